@@ -1,0 +1,175 @@
+"""GPT-2 (Radford et al. 2019) as one decoding step, its cache among the inputs and outputs.
+
+Parameters are named and laid out as in `transformers`, so a published state dict loads unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from capsmith.errors import CheckpointError
+from capsmith.models.language_models import StateSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPT2Config:
+    """Sizes of a GPT-2; the defaults are those of the smallest published one (124 M)."""
+
+    vocab_size: int = 50257
+    positions: int = 1024
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+
+
+class Projection(nn.Module):
+    """x @ weight + bias with weight (inputs, outputs), the layout that GPT-2 is published in."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, self.weight) + self.bias
+
+
+class SelfAttention(nn.Module):
+    """Causal self-attention; queries, keys and values come from one product."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.c_attn = Projection(width, 3 * width)
+        self.c_proj = Projection(width, width)
+
+    def forward(
+        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, T, width) and cache (N, heads, past, head) -> output and longer cache."""
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.c_attn(x).chunk(3, 2)
+        )
+        key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.c_proj(mixed.transpose(1, 2).flatten(2)), key, value
+
+
+class FeedForward(nn.Module):
+    """Two projections with the tanh form of GELU between them."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.c_fc = Projection(width, 4 * width)
+        self.c_proj = Projection(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return x
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = FeedForward(width)
+
+    def forward(
+        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, key, value = self.attn(self.ln_1(x), past_key, past_value, mask)
+        x = x + mixed
+        return x + self.mlp(self.ln_2(x)), key, value
+
+
+class GPT2(nn.Module):
+    """GPT-2 that continues a prefix of vectors; follows the decoder graph contract.
+
+    The prefix takes the first positions. The head is tied to the word embeddings.
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.width)
+        self.wpe = nn.Embedding(config.positions, config.width)
+        self.h = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.ln_f = nn.LayerNorm(config.width)
+        nn.init.normal_(self.wte.weight, std=0.02)
+        nn.init.normal_(self.wpe.weight, std=0.01)
+
+    def state_spec(self) -> list[StateSpec]:
+        """Keys and values of every layer, in the order of `forward`'s `states`."""
+        shape = (self.config.heads, "past", self.config.width // self.config.heads)
+        return [
+            StateSpec(f"{kind}.{index}", shape)
+            for index in range(self.config.layers)
+            for kind in ("key", "value")
+        ]
+
+    def forward(
+        self, tokens: Tensor, prefix: Tensor, parents: Tensor, top: Tensor | int, *states: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One decoding step; only the last position is scored.
+
+        tokens: int64 (N, T); prefix: float32 (N, P, width), before the tokens, P = 0 after the
+        first step; parents: int64 (N,), the old row that each row continues; top: how many
+        likeliest tokens; states: as `state_spec`, rows on axis 0.
+        Returns top log-probabilities (N, top), their ids, logits (N, vocab_size), hidden (N, width)
+        and the next states.
+        """
+        x = torch.cat([prefix, self.wte(tokens)], 1)
+        past = states[0].shape[2]
+        steps = torch.arange(x.shape[1], device=x.device) + past
+        x = x + self.wpe(steps)
+        mask = steps[:, None] >= torch.arange(past + x.shape[1], device=x.device)
+        following: list[Tensor] = []
+        for index, block in enumerate(self.h):
+            key, value = (state[parents] for state in states[2 * index : 2 * index + 2])
+            x, key, value = block(x, key, value, mask)
+            following += [key, value]
+        hidden = self.ln_f(x[:, -1])
+        logits = F.linear(hidden, self.wte.weight)
+        best, ids = torch.topk(logits, int(top), dim=1)
+        return best - logits.logsumexp(1, keepdim=True), ids, logits, hidden, *following
+
+
+def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int) -> GPT2:
+    """The model of a `transformers` `GPT2LMHeadModel` state dict, sizes read from its tensors.
+
+    Raises `CheckpointError` when tensors are missing or the head is not tied to the embeddings.
+    """
+    weights = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in state_dict.items()
+        if not name.endswith((".attn.bias", ".attn.masked_bias"))
+    }
+    try:
+        head = weights.pop("lm_head.weight", weights["wte.weight"])
+        vocab_size, width = weights["wte.weight"].shape
+        positions = weights["wpe.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"not a GPT-2 state dict: {error} is missing") from error
+    if not torch.equal(head, weights["wte.weight"]):
+        raise CheckpointError("this GPT-2's head is not tied to its embeddings; it must be")
+    layers = len({name.split(".")[1] for name in weights if name.startswith("h.")})
+    model = GPT2(
+        GPT2Config(
+            vocab_size=vocab_size, positions=positions, width=width, layers=layers, heads=heads
+        )
+    )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"not a GPT-2 state dict: {' '.join(str(error).split())}") from error
+    return model.eval()
