@@ -1,0 +1,48 @@
+"""`capsmith models` and `capsmith check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from capsmith.bundle import Bundle
+
+
+def models() -> None:
+    """List the captioners that `--model` knows by name: languages, size, licence."""
+    from capsmith import registry
+    from capsmith.cli.output import print_line
+
+    for name in registry.names():
+        bundle = registry.open_bundle(name)
+        is_default = " (default)" if name == registry.DEFAULT else ""
+        print_line(f"{name} {bundle.version}{is_default}")
+        print_line(f"  languages: {', '.join(bundle.languages)}")
+        print_line(f"  encoder:   {bundle.encoder.name}")
+        print_line(f"  size:      {_megabytes(bundle)}")
+        print_line(f"  licence:   {bundle.licence}")
+
+
+def check(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a name from `models`.")
+    ],
+) -> None:
+    """Verify a bundle: every field, every file's size and hash, and that its graphs load."""
+    import capsmith
+    from capsmith import registry
+    from capsmith.cli.output import escape_name, print_line
+
+    checked = registry.open_bundle(str(bundle), verify="always")
+    capsmith.load(str(bundle), threads=1, device="cpu")
+    print_line(
+        f"{escape_name(str(bundle))}: {checked.name} {checked.version} is intact:"
+        f" {len(checked.files)} files, {_megabytes(checked)}"
+    )
+
+
+def _megabytes(bundle: Bundle) -> str:
+    return f"{sum(facts.size_bytes for facts in bundle.files.values()) / 1e6:.1f} MB"

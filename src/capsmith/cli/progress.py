@@ -1,0 +1,60 @@
+"""One line on the terminal: how many photos are done, how fast, and for how much longer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+_REDRAW_AFTER_S = 0.2
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class Progress:
+    """Counts photos on stderr while it is a terminal; elsewhere it is silent.
+
+    A context manager: on leaving, the line is gone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._started = self._drawn = time.monotonic()
+        self._is_shown = total > 1 and sys.stderr is not None and sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, so that other lines can be printed to the same terminal."""
+        self._write(_CLEAR_LINE)
+
+    def advance(self) -> None:
+        """One photo more is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._drawn >= _REDRAW_AFTER_S:
+            self._drawn = now
+            self._write(_CLEAR_LINE + progress_line(self._done, self._total, now - self._started))
+
+    def _write(self, text: str) -> None:
+        if self._is_shown:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def progress_line(done: int, total: int, elapsed_s: float) -> str:
+    """`done/total photos, rate, time left`, for instance `120/4567 photos  41.0/s  1:48 left`."""
+    rate = done / elapsed_s
+    minutes, seconds = divmod(round((total - done) / rate), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{done}/{total} photos  {rate:.1f}/s  {left} left"
