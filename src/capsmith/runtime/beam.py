@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,15 +140,12 @@ class BeamSearch:
 
     def results(self) -> list[list[Hypothesis]]:
         """See `Search.results`; up to `size` captions a picture."""
-        groups = self._beam.groups
-        pictures = [
-            self._finished[first : first + groups] for first in range(0, len(self._finished), groups)
-        ]
-        ranked = [
-            sorted((pair for group in picture for pair in group.scored), key=lambda pair: -pair[0])
-            for picture in pictures
-        ]
-        return [distinct([hypothesis for _, hypothesis in pairs]) for pairs in ranked]
+        results = []
+        for first in range(0, len(self._finished), self._beam.groups):
+            groups = self._finished[first : first + self._beam.groups]
+            scored = sorted(chain(*(group.scored for group in groups)), key=lambda pair: -pair[0])
+            results.append(distinct([hypothesis for _, hypothesis in scored]))
+        return results
 
     @property
     def _new_tokens(self) -> int:

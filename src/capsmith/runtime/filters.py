@@ -92,7 +92,7 @@ class Filters:
 
     def _banned_after(self, contexts: Ints) -> tuple[Ints, Ints]:
         """(row, token) pairs that what was read bans: ends of words, and of repeated n-grams."""
-        count, length = contexts.shape
+        length = contexts.shape[1]
         pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for start, end in self._words:
             if length >= len(start):

@@ -10,7 +10,7 @@ import numpy as np
 from capsmith.runtime.engine import Scores, Want
 from capsmith.runtime.filters import Filters, Options, largest, lookup
 from capsmith.runtime.rules import Hypothesis, Rules
-from capsmith.runtime.search import NO_ROWS, Step, common_start, first_contexts
+from capsmith.runtime.search import NO_ROWS, Step, common_start, distinct, first_contexts
 from capsmith.types import Beam, FinishReason
 
 
@@ -79,12 +79,10 @@ class MeanBeamSearch:
 
     def results(self) -> list[list[Hypothesis]]:
         """See `Search.results`; up to `size` captions a picture."""
+        ranked = [sorted(slots, key=lambda slot: -slot.mean) for slots in self._slots]
         return [
-            [
-                Hypothesis(slot.token_ids, slot.logprob, slot.reason or "length")
-                for slot in sorted(slots, key=lambda slot: -slot.mean)
-            ]
-            for slots in self._slots
+            distinct([Hypothesis(s.token_ids, s.logprob, s.reason or "length") for s in slots])
+            for slots in ranked
         ]
 
     def _best(
