@@ -1,0 +1,181 @@
+"""Language models that continue a prefix with a caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Axis = int | Literal["past", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """Name and shape (after the row axis) of one tensor of decoding state.
+
+    The axes "past" and "memory" have length 0 before the first step.
+    """
+
+    name: str
+    shape: tuple[Axis, ...]
+
+
+class Attention(nn.Module):
+    """Multi-head attention over keys and values that are projected apart, so they can be cached."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, width) -> (B, heads, T, width / heads)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of `x` (B, T, width), each (B, heads, T, width / heads)."""
+        key, value = self.key_value(x).chunk(2, 2)
+        return self.split(key), self.split(value)
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from `x` (B, T, width); `mask` is True where a key may be seen."""
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(
+            self.split(self.query(x)), key, value, attn_mask=mask, dropout_p=dropout
+        )
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm block: causal self-attention, attention to the prefix, feed-forward."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, heads, dropout)
+        self.feed_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        own: tuple[Tensor, Tensor],
+        memory: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        x = x + self.dropout(self.self_attention(self.self_norm(x), *own, mask))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), *memory, memory_mask))
+        feed = self.contract(F.gelu(self.expand(self.feed_norm(x))))
+        return x + self.dropout(feed)
+
+
+class CrossAttentionDecoder(nn.Module):
+    """A small transformer decoder (Vaswani et al. 2017, pre-norm) that reads the prefix as memory.
+
+    The word embeddings are tied to the output head. `logits` scores whole captions for training;
+    `forward` is one step of decoding with the cache as explicit inputs and outputs.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int = 320,
+        layers: int = 2,
+        heads: int = 5,
+        positions: int = 40,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(positions, width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.normal_(self.tokens.weight, std=width**-0.5)
+        nn.init.normal_(self.positions.weight, std=0.02)
+
+    def state_spec(self) -> list[StateSpec]:
+        """The tensors of decoding state, in the order of `forward`'s `states`."""
+        head = self.width // self.heads
+        return [
+            StateSpec(f"{kind}.{index}", (self.heads, axis, head))
+            for index in range(len(self.layers))
+            for kind, axis in _STATES
+        ]
+
+    def hidden(
+        self, tokens: Tensor, prefix: Tensor, owner: Tensor, prefix_mask: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states of whole captions, (N, T, width).
+
+        tokens: int64 (N, T), each row beginning with the start token; prefix: float32 (B, P, width);
+        owner: int64 (N,), the prefix that each caption belongs to; prefix_mask: bool (B, P), True
+        where a row may be seen.
+        """
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.dropout(self.tokens(tokens) + self.positions(steps))
+        mask = steps[:, None] >= steps
+        seen = None if prefix_mask is None else prefix_mask[owner][:, None, None, :]
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            own = layer.self_attention.keys_values(layer.self_norm(x))
+            key, value = layer.cross_attention.keys_values(prefix)
+            x = layer(x, own, (key[owner], value[owner]), mask, seen)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, (..., vocab_size)."""
+        return F.linear(hidden, self.tokens.weight, self.bias)
+
+    def forward(
+        self, tokens: Tensor, prefix: Tensor, parents: Tensor, top: Tensor | int, *states: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One decoding step; only the last position is scored.
+
+        tokens: int64 (N, T); prefix: float32 (N, P, width), P = 0 after the first step; parents:
+        int64 (N,), the old row that each row continues; top: how many likeliest tokens; states: as
+        `state_spec`, rows on axis 0.
+        Returns top log-probabilities (N, top), their ids, logits (N, vocab_size), hidden (N, width)
+        and the next states.
+        """
+        past = states[0].shape[2]
+        steps = torch.arange(tokens.shape[1], device=tokens.device) + past
+        x = self.tokens(tokens) + self.positions(steps)
+        mask = steps[:, None] >= torch.arange(past + tokens.shape[1], device=tokens.device)
+        following: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            old = [state[parents] for state in states[4 * index : 4 * index + 4]]
+            fresh = (
+                *layer.self_attention.keys_values(layer.self_norm(x)),
+                *layer.cross_attention.keys_values(prefix),
+            )
+            now = [torch.cat(pair, 2) for pair in zip(old, fresh, strict=True)]
+            x = layer(x, (now[0], now[1]), (now[2], now[3]), mask)
+            following += now
+        hidden = self.norm(x[:, -1])
+        logits = self.head(hidden)
+        best, ids = torch.topk(logits, int(top), dim=1)
+        return best - logits.logsumexp(1, keepdim=True), ids, logits, hidden, *following
+
+
+_STATES: tuple[tuple[str, Axis], ...] = (
+    ("key", "past"),
+    ("value", "past"),
+    ("memory_key", "memory"),
+    ("memory_value", "memory"),
+)
