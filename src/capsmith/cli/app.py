@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from capsmith import __version__
 from capsmith.cli import caption, models
-from capsmith.cli.output import complain, escape_controls, use_utf8
+from capsmith.cli.output import ReaderGoneError, complain, escape_controls, use_utf8
 from capsmith.errors import CapsmithError
 
 INTERRUPTED = 130
@@ -69,9 +69,13 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_status
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (ReaderGoneError, BrokenPipeError):
         _forget_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        complain(escape_controls(f"cannot go on: {error}"))
+        _forget_stdout()
+        return CapsmithError.exit_status
     return status if isinstance(status, int) else 0
 
 

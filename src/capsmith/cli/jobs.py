@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from capsmith.cli.output import (
     json_failure,
     json_line,
     print_line,
+    print_now,
     text_lines,
 )
 from capsmith.cli.photos import Found, Photo
@@ -121,10 +121,9 @@ def stream(job: Job, found: Found) -> int:
             failed += 1
             complain(escape_controls(str(error)))
             continue
-        sys.stdout.write(escape_name(photo.name) + "\t")
+        print_now(escape_name(photo.name) + "\t")
         for piece in pieces:
-            sys.stdout.write(escape_controls(piece))
-            sys.stdout.flush()
+            print_now(escape_controls(piece))
         print_line("")
     return failed + _tell_about(found)
 

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from io import TextIOWrapper
+from pathlib import Path
 
 from capsmith.errors import CapsmithError
 from capsmith.types import Caption
@@ -20,13 +21,20 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads our output any more: `capsmith ... | head`."""
+
+
 def use_utf8() -> None:
     """Make stdout and stderr UTF-8; what UTF-8 cannot hold (undecodable bytes) is escaped.
 
     A lone surrogate becomes `\\udcXX`, which inside a JSON string stands for exactly itself.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, or a Windows program without a console
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
@@ -78,7 +86,18 @@ def json_failure(name: str, error: CapsmithError) -> str:
     return json.dumps(failure, ensure_ascii=False)
 
 
+def print_now(text: str) -> None:
+    """Print at once, so that whoever reads a pipe need not wait for the whole run.
+
+    Raises `ReaderGoneError` where the other end of the pipe is closed.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
 def print_line(line: str) -> None:
-    """Print a line at once, so that whoever reads a pipe need not wait for the whole run."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """As `print_now`, with the end of the line."""
+    print_now(line + "\n")

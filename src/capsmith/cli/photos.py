@@ -12,10 +12,12 @@ from pathlib import Path, PurePath
 from capsmith.cli.output import escape_name
 from capsmith.errors import ConfigError
 
-PHOTO_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
-    + (".jfif", ".jpe", ".jpeg", ".jpg", ".png")
-)
+# fmt: off
+PHOTO_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
+    ".tiff", ".webp",
+})
+# fmt: on
 STDIN = "-"
 MAX_STDIN_BYTES = 100_000_000
 
@@ -57,7 +59,7 @@ def find_photos(arguments: Iterable[str], *, allow_urls: bool) -> Found:
         elif os.path.isdir(argument):  # noqa: PTH112 - no error where the parent is closed to us
             _walk(argument, found)
         else:
-            found.photos.append(Photo(argument, argument, PurePath(PurePath(argument).name)))
+            found.photos.append(_photo(argument, PurePath(PurePath(argument).name)))
     return found
 
 
@@ -88,6 +90,11 @@ def _address(address: str, *, allow_urls: bool) -> Photo:
     return Photo(address, address, PurePath(name))
 
 
+def _photo(path: str, relative: PurePath) -> Photo:
+    # Python decodes names by the locale, the output is UTF-8: the same bytes must come out.
+    return Photo(os.fsencode(path).decode("utf-8", "surrogateescape"), path, relative)
+
+
 def _walk(folder: str, found: Found) -> None:
     """Add the photos below `folder`, every folder's entries in the order of their bytes."""
     waiting: list[tuple[str, PurePath, bool]] = [(folder, PurePath(), True)]
@@ -96,7 +103,7 @@ def _walk(folder: str, found: Found) -> None:
         if is_folder:
             waiting += reversed(_entries(path, relative, found))
         else:
-            found.photos.append(Photo(path, path, relative))
+            found.photos.append(_photo(path, relative))
 
 
 def _entries(folder: str, relative: PurePath, found: Found) -> list[tuple[str, PurePath, bool]]:
