@@ -20,6 +20,7 @@ _STAGES = (
 # width multiplier, depth multiplier, native side in pixels
 _SCALES = {"lite0": (1.0, 1.0, 224), "lite1": (1.0, 1.1, 240), "lite2": (1.1, 1.2, 260)}
 _HEAD_WIDTH = 1280
+_STRIDE = 32
 
 
 def _round_width(width: int, multiplier: float, divisor: int = 8) -> int:
@@ -28,6 +29,13 @@ def _round_width(width: int, multiplier: float, divisor: int = 8) -> int:
     scaled = width * multiplier
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def pooling(side: int, grid: int) -> Tensor:
+    """Float32 (1 + grid * grid, side * side): the mean, then adaptive average pooling, as a matrix."""
+    cells = torch.eye(side * side).view(1, side * side, side, side)
+    pooled = F.adaptive_avg_pool2d(cells, grid)[0].flatten(1).T
+    return torch.cat([torch.full((1, side * side), 1 / side**2), pooled])
 
 
 class SameConv2d(nn.Conv2d):
@@ -73,6 +81,8 @@ class EfficientNetLite(nn.Module):
     network has no running statistics and one photo never changes another, in training too.
     """
 
+    pool: Tensor
+
     def __init__(self, scale: str = "lite2", grid: int = 6, classes: int = 1000):
         super().__init__()
         width, depth, self.side = _SCALES[scale]
@@ -91,6 +101,7 @@ class EfficientNetLite(nn.Module):
                 channels = out
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(channels, _HEAD_WIDTH, 1)
+        self.register_buffer("pool", pooling(-(-self.side // _STRIDE), grid), persistent=False)
         self.classifier = nn.Linear(_HEAD_WIDTH, classes)
 
     def trunk(self, pixels: Tensor, depth: int) -> Tensor:
@@ -105,8 +116,8 @@ class EfficientNetLite(nn.Module):
         for block in self.blocks[depth:]:
             h = block(h)
         h = F.relu6(self.head(h))
-        rows = F.adaptive_avg_pool2d(h, self.grid).flatten(2).transpose(1, 2)
-        return torch.cat([h.mean((2, 3)).unsqueeze(1), rows], 1)
+        rows: Tensor = self.pool @ h.flatten(2).transpose(1, 2)
+        return rows
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.tail(self.trunk(pixels, 0), 0)

