@@ -31,7 +31,7 @@ image, or a uint8 array (height, width, 3) of RGB values."""
 # hostile file thousands.
 _MAX_SCANNED_PIXELS: Final = 25_000_000_000
 # Asking libjpeg for this many times the size that the model sees leaves the pixels after the
-# resize nearly as they were: docs/design says by how much.
+# resize nearly as they were; the tests hold how nearly.
 _DRAFT_FACTOR: Final = 2
 
 

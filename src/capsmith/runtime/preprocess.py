@@ -16,6 +16,9 @@ _FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# A 1 x 20,000 strip would cover the target with a billion pixels. Beyond this many times the
+# target's area only the part that is kept is resized, which may round a value differently.
+_MAX_COVER: Final = 16
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -25,8 +28,11 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
     centre, rounded as torchvision rounds.
     """
     size = (preprocessing.width, preprocessing.height)
-    box = _centre_box(image.size, size) if preprocessing.resize == "crop" else None
-    resized = image.resize(size, _FILTERS[preprocessing.interpolation], box=box)
+    resample = _FILTERS[preprocessing.interpolation]
+    if preprocessing.resize == "crop":
+        resized = _cover(image, size, resample)
+    else:
+        resized = image.resize(size, resample)
     # One multiply and one add a value, laid out channel by channel as they are written.
     std = np.asarray(preprocessing.std, np.float32)
     scale = 1 / (255 * std)
@@ -37,26 +43,20 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
     )
 
 
-def _centre_box(
-    source: tuple[int, int], target: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The part of the source that "resize to cover, then centre crop" keeps.
-
-    Resizing that part alone gives the same pixels and never makes the covering picture, which for
-    a 1 x 20,000 strip would have a billion pixels.
-    """
-    (width, height), (target_width, target_height) = source, target
+def _cover(image: Image.Image, target: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Resize to cover `target`, then cut its size out of the centre."""
+    (width, height), (target_width, target_height) = image.size, target
     if width * target_height <= height * target_width:
         cover_width, cover_height = target_width, int(target_width * height / width)
     else:
         cover_width, cover_height = int(target_height * width / height), target_height
-    cover_width, cover_height = max(cover_width, target_width), max(cover_height, target_height)
-    left = round((cover_width - target_width) / 2)
-    top = round((cover_height - target_height) / 2)
+    left = max(0, round((cover_width - target_width) / 2))
+    top = max(0, round((cover_height - target_height) / 2))
+    right, bottom = left + target_width, top + target_height
+    if cover_width * cover_height <= _MAX_COVER * target_width * target_height:
+        return image.resize((cover_width, cover_height), resample).crop((left, top, right, bottom))
     x_scale, y_scale = width / cover_width, height / cover_height
-    return (
-        left * x_scale,
-        top * y_scale,
-        min((left + target_width) * x_scale, width),
-        min((top + target_height) * y_scale, height),
-    )
+    # Rounding must not push the box past the picture.
+    right_edge, bottom_edge = min(right * x_scale, width), min(bottom * y_scale, height)
+    box = (left * x_scale, top * y_scale, right_edge, bottom_edge)
+    return image.resize(target, resample, box=box)
