@@ -149,7 +149,7 @@ class BeamSearch:
 
     @property
     def _new_tokens(self) -> int:
-        return self._beams.contexts.shape[1] - len(self._rules.prompt)
+        return int(self._beams.contexts.shape[1]) - len(self._rules.prompt)
 
     def _rank(self, members: Ints, options: Options, taken: Floats) -> _Ranked:
         """The best continuations of the groups whose rows are `members`."""
@@ -164,12 +164,12 @@ class BeamSearch:
         rows = np.zeros((len(groups), self._width), np.int64)
         table[group_of, self._beams.places[members]] = totals
         rows[group_of, self._beams.places[members]] = members
-        table = table.reshape(len(groups), self._width * choices)
-        best = largest(table, (1 + len(self._rules.stop)) * self._width)
+        flat = table.reshape(len(groups), self._width * choices)
+        best = largest(flat, (1 + len(self._rules.stop)) * self._width)
         old_rows = np.take_along_axis(rows, best // choices, 1)
         return _Ranked(
             groups=groups,
-            totals=np.take_along_axis(table, best, 1),
+            totals=np.take_along_axis(flat, best, 1),
             rows=old_rows,
             choices=best % choices,
             tokens=options.ids[old_rows, best % choices],

@@ -27,8 +27,8 @@ class Options:
     logprobs: Floats
     """float32 (N, K): the model's own natural log-probabilities."""
 
-    def rows(self, index: Ints) -> Options:
-        """Some rows, in the order of `index`."""
+    def rows(self, index: Ints | NDArray[np.bool_]) -> Options:
+        """Some rows: those numbered, in that order, or those that are true."""
         return Options(self.ids[index], self.scores[index], self.logprobs[index])
 
 
@@ -49,9 +49,7 @@ class Filters:
         single = {word[0] for word in rules.forbidden if len(word) == 1} - rules.stop
         self._always = lookup(rules.never | single, vocab_size)
         self._always_or_stop = self._always | lookup(rules.stop, vocab_size)
-        self._words = [
-            (np.array(word[:-1]), word[-1]) for word in rules.forbidden if len(word) > 1
-        ]
+        self._words = [(np.array(w[:-1]), w[-1]) for w in rules.forbidden if len(w) > 1]
         most_banned = int(self._always_or_stop.sum()) + len(self._words)
         if rules.no_repeat_ngram:
             most_banned += len(rules.prompt) + rules.max_tokens
@@ -78,7 +76,11 @@ class Filters:
             values = _penalise(values, contexts, self._rules.repetition_penalty)
         values = self._ban(values, ids, contexts)
         best = largest(values, self._keep)
-        return Options(*(np.take_along_axis(part, best, 1) for part in (ids, values, logprobs)))
+        return Options(
+            np.take_along_axis(ids, best, 1),
+            np.take_along_axis(values, best, 1),
+            np.take_along_axis(logprobs, best, 1),
+        )
 
     def _ban(self, values: Floats, ids: Ints, contexts: Ints) -> Floats:
         new_tokens = contexts.shape[1] - len(self._rules.prompt)

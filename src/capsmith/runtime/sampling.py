@@ -50,12 +50,15 @@ def uniforms(seed: int, candidates: range, length: int) -> Probabilities:
 
 
 def drawn(probabilities: Probabilities, numbers: Probabilities) -> Ints:
-    """Columns int64 (N,) where the running sum of probabilities passes the numbers (N,)."""
+    """Columns int64 (N,) where the running sum of descending probabilities passes the numbers."""
     cumulative = np.cumsum(probabilities, 1)
-    # The last sum may miss 1 by rounding; scaling keeps a number near 1 off banned tokens.
-    return (cumulative <= numbers[:, None] * cumulative[:, -1:]).sum(1)
+    passed = (cumulative <= numbers[:, None] * cumulative[:, -1:]).sum(1)
+    # A number so near 1 that the product rounds up to the whole sum would pass the last column.
+    columns: Ints = np.minimum(passed, (probabilities > 0).sum(1) - 1)
+    return columns
 
 
 def _softmax(scores: Floats) -> Probabilities:
     powers: Probabilities = np.exp((scores - scores[:, :1]).astype(np.float64))
-    return powers / powers.sum(1, keepdims=True)
+    probabilities: Probabilities = powers / powers.sum(1, keepdims=True)
+    return probabilities
