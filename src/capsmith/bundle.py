@@ -143,7 +143,8 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """What `captioner.json` holds, without the checksum over itself."""
-        plain = asdict(self)
+        names = [field.name for field in fields(Description)]  # a Bundle has its folder too
+        plain = {name: entry for name, entry in asdict(self).items() if name in names}
         strategy = self.decoding.strategy
         plain["decoding"]["strategy"] = {
             "kind": strict_json.tag(type(strategy)),
@@ -216,18 +217,18 @@ def write_bundle(
     folder = Path(folder).resolve()
     given = description.to_dict() if isinstance(description, Description) else dict(description)
     plain = {**given, "format": FORMAT, "files": {}}
-    _parse_description(folder, _as_json(plain))  # before gigabytes are copied
+    # Checked before gigabytes are copied; taken from what was read, so that every default is
+    # written down and a later version's defaults do not change the bundle.
+    plain = _as_json(_parse_description(folder, _as_json(plain)).to_dict())
     try:
         with atomic.new_folder(folder) as temporary:
             for name, source in sorted(files.items()):
                 _check_name(folder, name)
-                facts = _copy(source, temporary / name)
-                plain["files"][name] = asdict(facts)
-            checked = _parse_description(folder, _as_json(plain))
+                plain["files"][name] = asdict(_copy(source, temporary / name))
+            checked = _parse_description(folder, plain)
             _check_names(folder, checked)
-            plain[_DIGEST] = _digest(_as_json(plain))
-            text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-            (temporary / DESCRIPTION_NAME).write_bytes(text.encode("utf-8"))
+            text = json.dumps({**plain, _DIGEST: _digest(plain)}, indent=1, ensure_ascii=False)
+            (temporary / DESCRIPTION_NAME).write_bytes(f"{text}\n".encode())
     except FileExistsError:
         raise _bad(folder, "exists, and bundles never change", "choose a new folder") from None
     except OSError as error:
