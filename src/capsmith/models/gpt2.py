@@ -101,6 +101,7 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
+        self.width = config.width
         self.wte = nn.Embedding(config.vocab_size, config.width)
         self.wpe = nn.Embedding(config.positions, config.width)
         self.h = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
@@ -135,13 +136,15 @@ class GPT2(nn.Module):
         mask = steps[:, None] >= torch.arange(past + x.shape[1], device=x.device)
         following: list[Tensor] = []
         for index, block in enumerate(self.h):
-            key, value = (state[parents] for state in states[2 * index : 2 * index + 2])
+            key, value = (
+                state.index_select(0, parents) for state in states[2 * index : 2 * index + 2]
+            )
             x, key, value = block(x, key, value, mask)
             following += [key, value]
         hidden = self.ln_f(x[:, -1])
         logits = F.linear(hidden, self.wte.weight)
-        best, ids = torch.topk(logits, int(top), dim=1)
-        return best - logits.logsumexp(1, keepdim=True), ids, logits, hidden, *following
+        ids = torch.topk(logits, int(top), dim=1).indices
+        return logits.log_softmax(1).gather(1, ids), ids, logits, hidden, *following
 
 
 def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int) -> GPT2:

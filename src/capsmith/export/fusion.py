@@ -1,0 +1,117 @@
+"""Fewer, larger operators: at one token a step, every small node costs as much as real work."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+
+def fuse(model: ir.Model) -> ir.Model:
+    """Fuse attention with its cache and with the splitting of heads.
+
+    Changes no parameter and, but for the order of sums, no result.
+    """
+    for node in list(model.graph):
+        if node.op_type in ("Gather", "GatherND"):
+            _select_rows(model.graph, node)
+    for node in list(model.graph):
+        if node.op_type == "Attention" and not node.domain:
+            _fuse_cache(model, node)
+    passes.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _select_rows(graph: ir.Graph, node: ir.Node) -> None:
+    """Both spellings of "take these rows" become Gather along axis 0, which copies whole rows."""
+    data, index = node.inputs
+    view = index.producer() if index is not None else None
+    spelling = (node.op_type, view.op_type if view is not None else None)
+    if view is None or spelling not in {("GatherND", "Unsqueeze"), ("Gather", "Reshape")}:
+        return
+    rows = view.inputs[0]
+    is_first_axis = not node.attributes.get_int("axis", 0)
+    if rows is not None and rows.shape is not None and len(rows.shape) == 1 and is_first_axis:
+        plain = ir.node("Gather", [data, rows], attributes={"axis": 0})
+        graph.insert_before(node, plain)
+        _take_over(node.outputs[0], plain.outputs[0])
+
+
+def _fuse_cache(model: ir.Model, node: ir.Node) -> None:
+    """Let the operator split the heads and, in self-attention, lengthen the cache itself.
+
+    Attention(heads(q), Concat(past_k, heads(k)), Concat(past_v, heads(v)), mask), joined again, is
+    one Attention of q, k, v with a past, whose further outputs are the longer cache. That operator
+    refuses k and v of no length, which attention to a memory has after the first step; there only
+    the splitting of q is fused.
+    """
+    query, key, value, *mask = node.inputs
+    flat_query = _unsplit(query)
+    join = _only_user(_only_user(node, "Transpose"), "Reshape")
+    if flat_query is None or join is None or query is None or key is None or value is None:
+        return
+    old_key, old_value = _grown(key), _grown(value)
+    heads = _size(query, 1)
+    if old_key is not None and old_value is not None and _size(old_key[1], 1) == _size(query, 2):
+        attributes = {"q_num_heads": heads, "kv_num_heads": heads}
+        inputs = [flat_query, old_key[1], old_value[1], mask[0] if mask else None]
+        fused = ir.node(
+            "Attention",
+            [*inputs, old_key[0], old_value[0]],
+            attributes=attributes | _scale(node),
+            num_outputs=3,
+        )
+    elif not mask:
+        fused = ir.node(
+            "MultiHeadAttention",
+            [flat_query, key, value],
+            domain="com.microsoft",
+            attributes={"num_heads": heads} | _scale(node),
+        )
+        model.opset_imports["com.microsoft"] = 1
+    else:
+        return
+    model.graph.insert_before(join, fused)
+    for old, new in zip((join.outputs[0], key, value), fused.outputs, strict=False):
+        _take_over(old, new)
+
+
+def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
+    assert value.shape is not None
+    return value.shape[axis]
+
+
+def _scale(node: ir.Node) -> dict[str, float]:
+    return {"scale": node.attributes.get_float("scale")} if "scale" in node.attributes else {}
+
+
+def _take_over(old: ir.Value, new: ir.Value) -> None:
+    """Give `new` the name, type, and every use of `old`."""
+    new.type, new.shape = old.type, old.shape
+    name, old.name = old.name, f"{old.name}.unfused"
+    new.name = name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def _unsplit(value: ir.Value | None) -> ir.Value | None:
+    """x of Transpose(Reshape(x)), which splits (N, T, width) into (N, heads, T, head)."""
+    transpose = value.producer() if value is not None else None
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    if list(transpose.attributes["perm"].as_ints()) != [0, 2, 1, 3]:
+        return None
+    split = transpose.inputs[0].producer() if transpose.inputs[0] is not None else None
+    return split.inputs[0] if split is not None and split.op_type == "Reshape" else None
+
+
+def _grown(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
+    """(past, x) of Concat(past, heads of x)."""
+    concat = value.producer() if value is not None else None
+    if concat is None or concat.op_type != "Concat" or len(concat.inputs) != 2:
+        return None
+    past, fresh = concat.inputs[0], _unsplit(concat.inputs[1])
+    return (past, fresh) if past is not None and fresh is not None else None
+
+
+def _only_user(node: ir.Node | None, operator: str) -> ir.Node | None:
+    users = list(node.outputs[0].uses()) if node is not None else []
+    return users[0].node if len(users) == 1 and users[0].node.op_type == operator else None
