@@ -85,7 +85,7 @@ class CiderD:
         known: dict[Ngram, Ngram],
         pool: dict[Postings, Postings],
     ) -> _PhotoReferences:
-        """Equal keys and postings are shared between photos, which divides the memory by three."""
+        """Equal keys and postings are one object: photos repeat each other's n-grams."""
         found: dict[Ngram, list[tuple[int, int]]] = {}
         inverse_norms: list[list[float]] = [[] for _ in range(ORDERS)]
         for number, tokens in enumerate(sentences):

@@ -1,0 +1,52 @@
+"""All scores of a set of captions at once, from plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from capsmith.evaluate.lexical import bleu_statistics, cider_d, rouge_l
+from capsmith.evaluate.statistics import Interval, bleu_intervals, mean_interval
+from capsmith.evaluate.tokenize import ptb_lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Scores of one caption a photo, with 95 % intervals over photos.
+
+    bleu: BLEU-1 to BLEU-4. distinct_share: distinct captions / captions, 1 when no two photos got
+    the same one. mean_words: mean number of tokens of a caption.
+    """
+
+    photos: int
+    cider: Interval
+    bleu: tuple[Interval, ...]
+    rouge_l: Interval
+    distinct_share: float
+    mean_words: float
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """Plain dictionaries and tuples, ready for `json.dumps`."""
+        return asdict(self)
+
+
+def report(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Report:
+    """Score captions as they were written against each photo's references.
+
+    Raises DataError when the two differ in length, when there is no photo, or when a photo has no
+    reference.
+    """
+    captions = ptb_lines(candidates)
+    lines = iter(ptb_lines([line for sentences in references for line in sentences]))
+    tokenised = [[next(lines) for _ in sentences] for sentences in references]
+    return Report(
+        photos=len(captions),
+        cider=mean_interval(cider_d(captions, tokenised).per_photo),
+        bleu=bleu_intervals(bleu_statistics(captions, tokenised)),
+        rouge_l=mean_interval(rouge_l(captions, tokenised)),
+        distinct_share=len(set(captions)) / len(captions),
+        mean_words=float(np.mean([len(caption.split()) for caption in captions])),
+    )

@@ -1,0 +1,69 @@
+"""How far a score would move had other photos been drawn: bootstrap intervals over photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from capsmith.errors import DataError
+from capsmith.evaluate.lexical import bleu_from_statistics
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A score of a corpus and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def resample_counts(
+    photos: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """How often each photo is drawn, int64 (resamples, photos); each row sums to `photos`.
+
+    The same number of photos and seed give the same draws, so that two systems can be compared
+    draw by draw. Raises DataError when there is no photo.
+    """
+    if photos < 1:
+        raise DataError("no photos: an interval needs at least one scored photo")
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(photos, np.full(photos, 1 / photos), size=resamples)
+
+
+def mean_interval(
+    per_photo: npt.NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap (Efron, 1979) of the mean of float64 (photos,).
+
+    For CIDEr-D the document frequencies thus stay those of all photos: a draw repeats photos, and
+    frequencies counted over repeats would measure another score.
+    """
+    counts = resample_counts(len(per_photo), resamples=resamples, seed=seed)
+    return _interval(float(np.mean(per_photo)), counts @ per_photo / len(per_photo))
+
+
+def bleu_intervals(
+    statistics: npt.NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Interval, ...]:
+    """Percentile bootstrap of corpus BLEU-1 to BLEU-4, from `lexical.bleu_statistics`.
+
+    statistics: int64 (photos, 10). Each draw is scored as a corpus of its own.
+    """
+    counts = resample_counts(len(statistics), resamples=resamples, seed=seed)
+    values = bleu_from_statistics(statistics.sum(axis=0))
+    draws = bleu_from_statistics(counts @ statistics)
+    return tuple(_interval(float(v), column) for v, column in zip(values, draws.T, strict=True))
+
+
+def _interval(value: float, draws: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(value=value, low=float(low), high=float(high))
