@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 # Dropped after tokenising. Brackets stay: pycocoevalcap lists them in upper case, "-LRB-", which
 # lower-cased tokens never equal.
-PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
 _REPLACED = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
