@@ -32,6 +32,27 @@ _COLUMNS = 4
 _TILE = (240, 180)
 _TEXT_HEIGHT, _GAP, _FONT_SIZE, _LINE_CHARACTERS = 66, 8, 14, 34
 
+_PAGE = """\
+# Contact sheet
+
+What the embedded captioner says about photos that it was not trained on, good and bad, as they
+come. Nobody chose them: they are `random.Random(0).sample` of the sorted file names.
+
+![24 photos, each with its caption; the captions are listed below](contact-sheet.jpg)
+
+The photos are from the COCO data set, made smaller; they belong to people on Flickr, who allow this
+under the licences named here. Each name links to the original.
+
+{coco}
+
+## Flickr8k, in words
+
+Photos of the validation split, which may not be shown here: the caption beside what five people
+wrote.
+
+{flickr8k}
+"""
+
 Captioned = tuple[str, Image.Image, str]
 
 
@@ -107,40 +128,6 @@ def flickr8k_page(rows: list[Captioned], references: dict[str, list[str]]) -> li
     return lines
 
 
-def page(coco: list[str], flickr8k: list[str]) -> str:
-    """The Markdown page."""
-    return "\n".join(
-        [
-            "# Contact sheet",
-            "",
-            (
-                "What the embedded captioner says about photos that it was not trained on, good and "
-                "bad, as they come. Nobody chose them: they are `random.Random(0).sample` of the "
-                "sorted file names."
-            ),
-            "",
-            "![24 photos, each with its caption; the captions are listed below](contact-sheet.jpg)",
-            "",
-            (
-                "The photos are from the COCO data set, made smaller, by people on Flickr under the "
-                "licences named here; each number links to the original."
-            ),
-            "",
-            *coco,
-            "",
-            "## Flickr8k, in words",
-            "",
-            (
-                "Photos of the validation split, which may not be shown here: the caption beside what "
-                "five people wrote."
-            ),
-            "",
-            *flickr8k,
-            "",
-        ]
-    )
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
@@ -154,7 +141,10 @@ def main() -> None:
     coco = captioned(captioner, options.data, "val-coco", sampled(allowed))
     references = photos.captions(options.data, "val-flickr8k")
     flickr8k = captioned(captioner, options.data, "val-flickr8k", sampled(list(references)))
-    text = page(coco_page(coco, index), flickr8k_page(flickr8k, references))
+    text = _PAGE.format(
+        coco="\n".join(coco_page(coco, index)),
+        flickr8k="\n".join(flickr8k_page(flickr8k, references)),
+    )
     write_bytes(options.docs / "contact-sheet.jpg", jpeg(sheet(coco)))
     write_bytes(options.docs / "contact-sheet.md", text.encode())
 

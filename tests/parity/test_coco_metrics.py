@@ -1,4 +1,4 @@
-"""Tokens and scores equal pycocoevalcap's on real captions, as record_coco_metrics.py wrote them."""
+"""Tokens and scores of real captions equal those of pycocoevalcap in coco_metrics.json."""
 
 from __future__ import annotations
 
