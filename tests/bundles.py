@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import onnx
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
-from capsmith.bundle import Bundle, write_bundle
+from capsmith.bundle import Bundle, read_bundle, write_bundle
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORDS = (
@@ -31,10 +35,20 @@ def toy_bundle(
     changes: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes | None] | None = None,
 ) -> Bundle:
-    """Write a bundle that captions, with some fields replaced, and files added or (None) dropped."""
+    """Write a bundle that captions; fields are replaced, files added or (None) dropped."""
+    if not changes and not files:
+        shutil.copytree(_template(seed), folder)  # without flushing to disk each time
+        return read_bundle(folder)
     contents: dict[str, bytes | None] = {**toy_files(seed), **(files or {})}
     kept = {name: data for name, data in contents.items() if data is not None}
     return write_bundle(folder, {**toy_description(), **(changes or {})}, kept)
+
+
+@cache
+def _template(seed: int) -> Path:
+    kept = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, kept)
+    return write_bundle(Path(kept, "toy"), toy_description(), toy_files(seed)).folder
 
 
 def toy_description() -> dict[str, Any]:
@@ -200,6 +214,11 @@ def _model(
     )
     opset = helper.make_opsetid("", 18)
     return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in the folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def rewrite(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.bundles import names
 
 from capsmith import atomic
 
@@ -19,17 +20,22 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert target.read_bytes() == "grün\n".encode()
     atomic.write_bytes(target, b"new")
     assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     atomic.write_bytes(target, b"old")
-    with pytest.raises(RuntimeError), atomic.open_file(target) as file:
-        file.write(b"half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with atomic.open_file(target) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_the_name_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -61,14 +67,18 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
         (folder / "sub" / "a").write_bytes(b"1")
         assert not target.exists()
     assert (target / "sub" / "a").read_bytes() == b"1"
-    assert os.listdir(target.parent) == ["folder"]
+    assert names(target.parent) == ["folder"]
 
 
 def test_a_folder_that_failed_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / "folder") as folder:
-        (folder / "a").write_bytes(b"1")
-        raise RuntimeError
-    assert os.listdir(tmp_path) == []
+    def fill_half() -> None:
+        with atomic.new_folder(tmp_path / "folder") as folder:
+            (folder / "a").write_bytes(b"1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill_half()
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [[], ["a"]])
@@ -79,16 +89,21 @@ def test_an_existing_folder_is_never_replaced(tmp_path: Path, content: list[str]
         (target / name).write_bytes(b"old")
     with pytest.raises(FileExistsError), atomic.new_folder(target):
         pass
-    assert os.listdir(target) == content
-    assert os.listdir(tmp_path) == ["folder"]
+    assert names(target) == content
+    assert names(tmp_path) == ["folder"]
 
 
 def test_a_folder_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "folder"
-    with pytest.raises(FileExistsError), atomic.new_folder(target) as folder:
-        (folder / "a").write_bytes(b"mine")
-        target.mkdir()
-    assert os.listdir(target) == []
+
+    def fill_too_late() -> None:
+        with atomic.new_folder(target) as folder:
+            (folder / "a").write_bytes(b"mine")
+            target.mkdir()
+
+    with pytest.raises(FileExistsError):
+        fill_too_late()
+    assert names(target) == []
 
 
 _KILLED = """
@@ -134,4 +149,4 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
     assert done.returncode == 7
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
