@@ -1,0 +1,56 @@
+"""Runs `capsmith` as a person does: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PHOTOS = sorted(path.name for path in EXAMPLES.glob("*.jpg"))
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: bytes
+    err: bytes
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.decode("utf-8").splitlines()
+
+    @property
+    def complaints(self) -> list[str]:
+        return self.err.decode("utf-8").splitlines()
+
+
+def command(*arguments: str | bytes | os.PathLike[str]) -> list[str | bytes | os.PathLike[str]]:
+    return [sys.executable, "-m", "capsmith", *arguments]
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **(changes or {})}
+
+
+def capsmith(
+    *arguments: str | bytes | os.PathLike[str],
+    stdin: bytes = b"",
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+) -> Result:
+    done = subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env=environment(env),
+        timeout=300,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return Result(done.returncode, done.stdout, done.stderr)
