@@ -50,8 +50,8 @@ _AVIF_BRANDS: Final = frozenset([b"avif", b"avis"])
 
 # What a parser may read before the pixels. Camera and editor metadata stay far below; files made
 # to exhaust a parser do not.
-_MAX_METADATA_BYTES: Final = 16_000_000
-_MAX_METADATA_READS: Final = 200_000
+_MAX_METADATA_BYTES: Final = 12_000_000
+_MAX_METADATA_READS: Final = 100_000
 
 
 def sniff(data: bytes, name: str) -> str:
@@ -103,8 +103,9 @@ def is_png_bounded(data: bytes) -> bool:
 class _Reader(io.BytesIO):
     """An encoded file in memory that stops a parser lost in metadata."""
 
-    def __init__(self, data: bytes, max_metadata_bytes: int) -> None:
+    def __init__(self, data: bytes, name: str, max_metadata_bytes: int) -> None:
         super().__init__(data)
+        self._name = name
         self.is_metadata = True
         self._bytes_left = max_metadata_bytes
         self._reads_left = _MAX_METADATA_READS
@@ -115,8 +116,12 @@ class _Reader(io.BytesIO):
             self._bytes_left -= len(content)
             self._reads_left -= 1
             if self._bytes_left < 0 or self._reads_left < 0:
-                raise ValueError("too much metadata before the pixels")
+                raise _too_much_metadata(self._name)
         return content
+
+
+def _too_much_metadata(name: str) -> ImageError:
+    return ImageError(f"{name}: too much metadata for a picture: save it without")
 
 
 def open_file(data: bytes, kind: str, name: str) -> ImageFile:
@@ -126,7 +131,7 @@ def open_file(data: bytes, kind: str, name: str) -> ImageFile:
     Pillow raises for broken data.
     """
     if kind == "PNG" and not is_png_bounded(data):
-        raise ImageError(f"{name}: too much metadata for a picture: save it without")
+        raise _too_much_metadata(name)
     module, plugin = _PLUGINS[kind]
     try:
         opener = getattr(import_module(module), plugin)
@@ -136,7 +141,7 @@ def open_file(data: bytes, kind: str, name: str) -> ImageFile:
         ) from error
     # WebP, AVIF and HEIC are read whole when opened; the TIFF plugin bounds its tags itself.
     is_whole = kind in ("WebP", "AVIF", "HEIC", "TIFF")
-    reader = _Reader(data, 2 * len(data) if is_whole else _MAX_METADATA_BYTES)
+    reader = _Reader(data, name, 2 * len(data) if is_whole else _MAX_METADATA_BYTES)
     image = cast(ImageFile, opener(reader))
     reader.is_metadata = False
     return image
