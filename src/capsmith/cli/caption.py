@@ -19,7 +19,7 @@ def caption(
     photos: Annotated[
         list[str],
         typer.Argument(
-            metavar="PHOTO...",
+            metavar="PHOTO",
             help="Photos; folders (all below, sorted, links not followed); - for one on stdin.",
         ),
     ],

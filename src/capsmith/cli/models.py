@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def models() -> None:
-    """List the captioners that `--model` knows by name: languages, size, licence."""
+    """List the captioners that `--model` knows by name, with their licences."""
     from capsmith import registry
     from capsmith.cli.output import print_line
 
@@ -31,7 +31,7 @@ def check(
         Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a name from `models`.")
     ],
 ) -> None:
-    """Verify a bundle: every field, every file's size and hash, and that its graphs load."""
+    """Verify a bundle: fields, sizes and hashes, and that its graphs load."""
     import capsmith
     from capsmith import registry
     from capsmith.cli.output import escape_name, print_line
@@ -45,4 +45,4 @@ def check(
 
 
 def _megabytes(bundle: Bundle) -> str:
-    return f"{sum(facts.size_bytes for facts in bundle.files.values()) / 1e6:.1f} MB"
+    return f"{bundle.size_bytes / 1e6:.1f} MB"
