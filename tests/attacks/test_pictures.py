@@ -289,7 +289,7 @@ TURNS = {
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_turned_photos_are_the_upright_photo(orientation: int) -> None:
-    upright, turn = photo("coffee"), TURNS[orientation]
+    upright, turn = photo("coffee", (150, 100)), TURNS[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = upright if turn is None else upright.transpose(turn)
@@ -298,19 +298,22 @@ def test_turned_photos_are_the_upright_photo(orientation: int) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1", "YCbCr"])
 def test_modes_are_their_rgb(mode: str) -> None:
-    grey = photo("coffee").convert("L")
+    grey = photo("coffee", (150, 100)).convert("L")
     image, want = {
         "L": (grey, grey.convert("RGB")),
         "LA": (grey.convert("LA"), grey.convert("RGB")),
-        "P": (photo("coffee").quantize(256), photo("coffee").quantize(256).convert("RGB")),
-        "RGBA": (photo("coffee").convert("RGBA"), photo("coffee")),
-        "CMYK": (photo("coffee").convert("CMYK"), photo("coffee")),
+        "P": (
+            photo("coffee", (150, 100)).quantize(256),
+            photo("coffee", (150, 100)).quantize(256).convert("RGB"),
+        ),
+        "RGBA": (photo("coffee", (150, 100)).convert("RGBA"), photo("coffee", (150, 100))),
+        "CMYK": (photo("coffee", (150, 100)).convert("CMYK"), photo("coffee", (150, 100))),
         "I;16": (
             Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
             grey.convert("RGB"),
         ),
         "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
-        "YCbCr": (photo("coffee").convert("YCbCr"), photo("coffee")),
+        "YCbCr": (photo("coffee", (150, 100)).convert("YCbCr"), photo("coffee", (150, 100))),
     }[mode]
     assert image.mode == mode
     kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"

@@ -51,7 +51,7 @@ _AVIF_BRANDS: Final = frozenset([b"avif", b"avis"])
 # What a parser may read before the pixels. Camera and editor metadata stay far below; files made
 # to exhaust a parser do not.
 _MAX_METADATA_BYTES: Final = 12_000_000
-_MAX_METADATA_READS: Final = 100_000
+_MAX_METADATA_READS: Final = 20_000
 
 
 def sniff(data: bytes, name: str) -> str:
