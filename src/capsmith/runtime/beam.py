@@ -121,8 +121,7 @@ class BeamSearch:
             ranked = self._rank(members, options, taken)
             beams, old_rows = self._follow(ranked, self._settle(ranked, options), options)
             if groups > 1:
-                places = (beams.groups // groups, beams.contexts[:, -1])
-                np.add.at(taken, places, np.float32(self._beam.diversity))
+                self._take(ranked, taken)
             following.append(beams)
             rows.append(old_rows)
         order = np.argsort(np.concatenate([beams.groups for beams in following]), kind="stable")
@@ -174,6 +173,14 @@ class BeamSearch:
             choices=best % choices,
             tokens=options.ids[old_rows, best % choices],
         )
+
+    def _take(self, ranked: _Ranked, taken: Floats) -> None:
+        """Charge later groups for the tokens that these groups chose; stopping is free."""
+        is_chosen = np.isfinite(ranked.totals) & ~self._is_stop[ranked.tokens]
+        is_chosen &= np.cumsum(is_chosen, axis=1) <= self._width
+        group, rank = np.nonzero(is_chosen)
+        places = (ranked.groups[group] // self._beam.groups, ranked.tokens[group, rank])
+        np.add.at(taken, places, np.float32(self._beam.diversity))
 
     def _settle(self, ranked: _Ranked, options: Options) -> NDArray[np.bool_]:
         """Finish what has ended; true (G, M) where a continuation goes on to the next step."""
