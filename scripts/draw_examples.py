@@ -19,12 +19,13 @@ TILE_WIDTH, PHOTO_HEIGHT, GAP = 360, 270, 16
 
 
 def tile(photo: Path, text: str, fonts: Fonts) -> Image.Image:
-    """The middle of the photo, cut to one shape for all, with its caption below."""
+    """The photo, cut to one shape for all, with its caption below."""
     with Image.open(photo) as opened:
         picture = opened.convert("RGB")
     scale = max(TILE_WIDTH / picture.width, PHOTO_HEIGHT / picture.height)
     width, height = round(picture.width * scale), round(picture.height * scale)
-    left, top = (width - TILE_WIDTH) // 2, (height - PHOTO_HEIGHT) // 2
+    # More is cut below than above: that is where heads are.
+    left, top = (width - TILE_WIDTH) // 2, (height - PHOTO_HEIGHT) // 5
     resized = picture.resize((width, height), Image.Resampling.LANCZOS)
     cut = resized.crop((left, top, left + TILE_WIDTH, top + PHOTO_HEIGHT))
     return draw_captions(cut, [text], fonts)
