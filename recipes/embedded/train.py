@@ -9,30 +9,33 @@ CIDEr-D. `RUN/words.pt` and `RUN/reward.pt` are their checkpoints; a stopped run
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import photos
 import torch
-import words
-from build import Settings, Store, build, describe, read_settings, training_captions, training_texts
 from torch import Tensor
 from torch.nn import functional as F
 
+import photos
+import words
+from build import Settings, Store, build, describe, read_settings, training_captions, training_texts
 from capsmith.evaluate.lexical import CiderD
 from capsmith.models.prefix_captioner import PrefixCaptioner
 from capsmith.training.loop import Schedule, fit, parameter_groups
 from capsmith.training.self_critical import self_critical_loss
+from features import published_encoder
 
 
 class Batches:
     """Draws photos with captions, and captions without photos, as token ids."""
 
-    def __init__(self, data: Path, store: Store, settings: Settings, vocabulary: list[str]):
-        self.store, self.settings = store, settings
+    def __init__(
+        self, data: Path, store: Store, settings: Settings, vocabulary: list[str],
+        device: torch.device,
+    ):  # fmt: skip
+        self.store, self.settings, self.device = store, settings, device
         self.index = {word: number for number, word in enumerate(vocabulary)}
         self.photos: list[tuple[str, int, list[list[int]]]] = []
         for name, captions in training_captions(data).items():
@@ -52,7 +55,9 @@ class Batches:
     def encode(self, caption: str) -> list[int]:
         """Token ids of a caption, the stop token last unless the caption is cut."""
         ids = [self.index.get(word, words.UNKNOWN) for word in words.split(caption)]
-        return ids[: self.settings.longest] if len(ids) > self.settings.longest else [*ids, words.STOP]
+        return (
+            ids[: self.settings.longest] if len(ids) > self.settings.longest else [*ids, words.STOP]
+        )
 
     def draw_photos(self) -> tuple[list[int], Tensor]:
         """Indices of the next photos, every photo once an epoch, and their maps (B, C, h, w)."""
@@ -65,7 +70,7 @@ class Batches:
         batch = torch.stack([torch.from_numpy(m.astype("float32")) for m in maps])
         mirrored = torch.tensor([self.rng.random() < 0.5 for _ in chosen])
         batch[mirrored] = batch[mirrored].flip(3)
-        return chosen, batch.contiguous(memory_format=torch.channels_last)
+        return chosen, batch.to(self.device, memory_format=torch.channels_last)
 
     def draw_captions(self, chosen: list[int]) -> tuple[list[list[int]], Tensor]:
         """Some captions of each photo, and the position of the photo that each belongs to."""
@@ -75,7 +80,7 @@ class Batches:
             count = min(self.settings.captions_a_photo, len(captions))
             lines += self.rng.sample(captions, count)
             owner += [position] * count
-        return lines, torch.tensor(owner)
+        return lines, torch.tensor(owner, device=self.device)
 
     def draw_texts(self) -> tuple[list[list[int]], Tensor, Tensor]:
         """Captions without photos, and hints as a classifier would give: right ones and wrong."""
@@ -86,14 +91,16 @@ class Batches:
         total = max(self.hints.values()) + 1
         for row, line in enumerate(lines):
             named = dict.fromkeys(self.hints[word] for word in line if word in self.hints)
-            right = [(word, self.rng.uniform(0.1, 1.0)) for word in named if self.rng.random() < 0.8]
+            right = [
+                (word, self.rng.uniform(0.1, 1.0)) for word in named if self.rng.random() < 0.8
+            ]
             wrong = [(self.rng.randrange(total), self.rng.uniform(0, 0.3)) for _ in range(2)]
             for place, (word, probability) in enumerate((right + wrong)[:size]):
                 hints[row, place], probabilities[row, place] = word, probability
-        return lines, probabilities, hints
+        return lines, probabilities.to(self.device), hints.to(self.device)
 
 
-def pad(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
+def pad(lines: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs (N, T), the start token first, and targets (N, T), -100 after the end."""
     longest = max(map(len, lines))
     inputs = torch.full((len(lines), longest), words.PAD)
@@ -102,7 +109,7 @@ def pad(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
         inputs[row, 0] = words.START
         inputs[row, 1 : len(line)] = torch.tensor(line[:-1])
         targets[row, : len(line)] = torch.tensor(line)
-    return inputs, targets
+    return inputs.to(device), targets.to(device)
 
 
 def caption_loss(
@@ -111,9 +118,9 @@ def caption_loss(
 ) -> Tensor:  # fmt: skip
     """Mean over tokens; short and long captions go apart, which halves the padding."""
     order = sorted(range(len(lines)), key=lambda row: len(lines[row]))
-    total, count = torch.zeros(()), 0
+    total, count = prefix.new_zeros(()), 0
     for rows in (order[: len(order) // 2], order[len(order) // 2 :]):
-        inputs, targets = pad([lines[row] for row in rows])
+        inputs, targets = pad([lines[row] for row in rows], prefix.device)
         hidden = model.language_model.hidden(inputs, prefix, owner[rows], mask)
         real = targets != -100
         logits = model.language_model.head(hidden[real])
@@ -128,13 +135,15 @@ def word_losses(
     model: PrefixCaptioner, batches: Batches, settings: Settings
 ) -> Iterator[dict[str, Tensor]]:
     """Cross entropy with and without photos, and staying with the published classes."""
-    published = copy.deepcopy(model.encoder).requires_grad_(False)
+    published = published_encoder(settings.scale).requires_grad_(False).to(batches.device)
     smoothing = settings.label_smoothing
     while True:
         chosen, maps = batches.draw_photos()
         lines, owner = batches.draw_captions(chosen)
         features = model.encoder.tail(maps, model.depth)
-        terms = {"photos": caption_loss(model, lines, model.mapper(features), owner, None, smoothing)}
+        terms = {
+            "photos": caption_loss(model, lines, model.mapper(features), owner, None, smoothing)
+        }
         few = slice(0, len(maps) // 3)
         with torch.no_grad():
             target = published.classify(published.tail(maps[few], model.depth)).softmax(1)
@@ -142,7 +151,8 @@ def word_losses(
         terms["classes"] = settings.distillation * F.kl_div(classes, target, reduction="batchmean")
         texts, probabilities, hints = batches.draw_texts()
         prefix, mask = model.mapper.of_words(probabilities, hints)
-        loss = caption_loss(model, texts, prefix, torch.arange(len(texts)), mask, smoothing)
+        rows = torch.arange(len(texts), device=prefix.device)
+        loss = caption_loss(model, texts, prefix, rows, mask, smoothing)
         terms["texts"] = 0.25 * loss
         yield terms
 
@@ -156,12 +166,14 @@ def reward_losses(
     while True:
         chosen, maps = batches.draw_photos()
         usable = [i for i, photo in enumerate(chosen) if len(references[photo]) > 1]
-        prefix = model.prefix(maps[usable])
+        model.eval()  # no dropout: what is reinforced is what was drawn
+        with torch.no_grad():  # the encoder has learned what it can from words
+            features = model.encoder.tail(maps[usable], model.depth)
         loss, mean = self_critical_loss(
-            model, prefix, reward, [chosen[i] for i in usable],
+            model, model.mapper(features), reward, [chosen[i] for i in usable],
             start=words.START, stop=words.STOP, limit=settings.longest, samples=settings.samples,
         )  # fmt: skip
-        yield {"loss": loss, "reward": torch.tensor(mean)}
+        yield {"loss": loss, "reward": loss.new_tensor(mean)}
 
 
 def checker(
@@ -170,6 +182,7 @@ def checker(
     """Greedy CIDEr-D on the validation sets (at most `size` photos each), and sample captions."""
     import numpy as np
 
+    device = next(model.parameters()).device
     sets = []
     for name in photos.VALIDATION:
         names = json.loads((store / f"{name}.json").read_text())[:size]
@@ -182,7 +195,7 @@ def checker(
         for name, maps, scorer in sets:
             texts: list[list[str]] = []
             for first in range(0, len(maps), 50):
-                batch = torch.from_numpy(maps[first : first + 50].astype("float32"))
+                batch = torch.from_numpy(maps[first : first + 50].astype("float32")).to(device)
                 with torch.no_grad():
                     prefix = model.prefix(batch)
                 tokens, real = model.generate(prefix, start=words.START, stop=words.STOP, limit=20)
@@ -203,6 +216,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--settings", type=Path, default=Path(__file__).with_name("settings.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--device", default="cpu", type=torch.device)
     options = parser.parse_args()
     settings = read_settings(options.settings, options.set)
     options.run.mkdir(parents=True, exist_ok=True)
@@ -213,8 +227,9 @@ def main() -> None:
     )
     (options.run / "vocabulary.json").write_text(json.dumps(vocabulary))
     print(describe(settings), f"{len(vocabulary)} words", flush=True)
-    model = build(settings, vocabulary).to(memory_format=torch.channels_last)
-    batches = Batches(options.data, Store(options.store), settings, vocabulary)
+    model = build(settings, vocabulary).to(options.device, memory_format=torch.channels_last)
+    store = Store(options.store)
+    batches = Batches(options.data, store, settings, vocabulary, options.device)
     check = checker(model, options.data, options.store, vocabulary)
     stages = (
         ("words", word_losses, settings.steps, settings.learning_rate, settings.warmup),
@@ -224,7 +239,7 @@ def main() -> None:
     for name, losses, steps, learning_rate, warmup in stages:
         schedule = Schedule(
             steps=steps, learning_rate=learning_rate, warmup=warmup,
-            average=0.999 if name == "words" else 0.99, check_every=250, log_every=10,
+            average=0.999 if name == "words" else 0.99, check_every=400, log_every=10,
         )  # fmt: skip
         groups = parameter_groups(model, model.encoder, settings.encoder_pace, schedule)
         model.train()

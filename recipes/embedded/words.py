@@ -38,7 +38,8 @@ _NAMES = {
     444: "bicycle", 445: "bikini", 449: "boat", 466: "train", 468: "taxi", 472: "canoe",
     479: "car", 484: "boat", 487: "phone", 501: "cloak", 510: "ship", 511: "car",
     515: "hat", 518: "helmet", 522: "ball", 527: "computer", 528: "phone", 532: "table",
-    537: "sled", 547: "train", 565: "train", 684: "flute", 554: "boat", 555: "truck", 557: "flag", 559: "chair",
+    537: "sled", 547: "train", 554: "boat", 555: "truck", 557: "flag", 559: "chair",
+    565: "train", 684: "flute",
     560: "football", 569: "truck", 570: "mask", 573: "car", 574: "golf",
     576: "boat", 579: "piano", 602: "gymnast", 603: "horse", 609: "jeep", 612: "cart",
     620: "laptop", 621: "mower", 625: "boat", 627: "limousine", 628: "ship", 654: "van",
@@ -69,8 +70,10 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in stream if line.strip()]
 
 
-def vocabulary(captions: Iterable[str], text: Iterable[str], least: int, least_text: int) -> list[str]:
-    """Special tokens, then the words seen `least` times with photos or `least_text` times at all."""
+def vocabulary(
+    captions: Iterable[str], text: Iterable[str], least: int, least_text: int
+) -> list[str]:
+    """Special tokens, then the words seen `least` times with photos or `least_text` times."""
     seen = Counter(word for caption in captions for word in split(caption))
     anywhere = seen + Counter(word for caption in text for word in split(caption))
     kept = [w for w, n in anywhere.items() if seen[w] >= least or n >= least_text]
@@ -80,7 +83,8 @@ def vocabulary(captions: Iterable[str], text: Iterable[str], least: int, least_t
 def class_names() -> list[list[str]]:
     """The WordNet lemmas of ImageNet's 1,000 classes, in class order (tables from `timm`)."""
     spec = find_spec("timm")  # only its tables: importing it would need torchvision
-    assert spec is not None and spec.origin is not None, "pip install --no-deps timm"
+    if spec is None or spec.origin is None:
+        raise SystemExit("timm is missing: pip install --no-deps timm")
     info = Path(spec.origin).parent / "data" / "_info"
     synsets = (info / "imagenet_synsets.txt").read_text().split()
     rows = (info / "imagenet_synset_to_lemma.txt").read_text().splitlines()

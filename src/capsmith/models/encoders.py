@@ -32,7 +32,7 @@ def _round_width(width: int, multiplier: float, divisor: int = 8) -> int:
 
 
 def pooling(side: int, grid: int) -> Tensor:
-    """Float32 (1 + grid * grid, side * side): the mean, then adaptive average pooling, as a matrix."""
+    """Float32 (1 + grid * grid, side * side): the mean and adaptive average pooling."""
     cells = torch.eye(side * side).view(1, side * side, side, side)
     pooled = F.adaptive_avg_pool2d(cells, grid)[0].flatten(1).T
     return torch.cat([torch.full((1, side * side), 1 / side**2), pooled])
@@ -42,10 +42,8 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: the odd pixel goes to the bottom right."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pads = []
-        for side, kernel, stride in zip(
-            x.shape[-2:], self.kernel_size, self.stride, strict=True
-        ):
+        pads: list[int] = []
+        for side, kernel, stride in zip(x.shape[-2:], self.kernel_size, self.stride, strict=True):
             need = max((-(-int(side) // stride) - 1) * stride + kernel - int(side), 0)
             pads = [need // 2, need - need // 2, *pads]
         if any(pads):
@@ -66,8 +64,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = x if self.expand is None else F.relu6(self.expand(x))
-        h = self.project(F.relu6(self.depthwise(h)))
-        return x + h if self.is_residual else h
+        output: Tensor = self.project(F.relu6(self.depthwise(h)))
+        return x + output if self.is_residual else output
 
 
 class EfficientNetLite(nn.Module):

@@ -70,8 +70,8 @@ class FeedForward(nn.Module):
         self.c_proj = Projection(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
-        return x
+        output: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return output
 
 
 class Block(nn.Module):
@@ -111,9 +111,9 @@ class GPT2(nn.Module):
 
     def state_spec(self) -> list[StateSpec]:
         """Keys and values of every layer, in the order of `forward`'s `states`."""
-        shape = (self.config.heads, "past", self.config.width // self.config.heads)
+        head = self.config.width // self.config.heads
         return [
-            StateSpec(f"{kind}.{index}", shape)
+            StateSpec(f"{kind}.{index}", (self.config.heads, "past", head))
             for index in range(self.config.layers)
             for kind in ("key", "value")
         ]

