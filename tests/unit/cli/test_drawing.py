@@ -73,7 +73,9 @@ def test_names_do_not_collide(tmp_path) -> None:
     written = [save_drawing(sheet, tmp_path, photo, taken) for _ in range(3)]
     names = [path.relative_to(tmp_path).as_posix() for path in written]
     assert names == ["below/p.jpg", "below/p-2.jpg", "below/p-3.jpg"]
-    assert all(Image.open(path).size == (8, 8) for path in written)
+    for path in written:
+        with Image.open(path) as saved:
+            assert saved.size == (8, 8)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be written"):
         save_drawing(sheet, tmp_path / "file", photo, set())
