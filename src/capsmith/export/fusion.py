@@ -5,9 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from capsmith.export.edits import constant, only_user, take_over
+
 
 def fuse(model: ir.Model) -> ir.Model:
-    """Fuse attention with its cache and with the splitting of heads.
+    """Fuse attention with its cache and the splitting of heads, and sums with the norm after them.
 
     Changes no parameter and, but for the order of sums, no result.
     """
@@ -17,6 +19,8 @@ def fuse(model: ir.Model) -> ir.Model:
     for node in list(model.graph):
         if node.op_type == "Attention" and not node.domain:
             _fuse_cache(model, node)
+        elif node.op_type == "LayerNormalization":
+            _fuse_sum_and_norm(model, node)
     passes.RemoveUnusedNodesPass()(model)
     return model
 
@@ -33,7 +37,7 @@ def _select_rows(graph: ir.Graph, node: ir.Node) -> None:
     if rows is not None and rows.shape is not None and len(rows.shape) == 1 and is_first_axis:
         plain = ir.node("Gather", [data, rows], attributes={"axis": 0})
         graph.insert_before(node, plain)
-        _take_over(node.outputs[0], plain.outputs[0])
+        take_over(node.outputs[0], plain.outputs[0])
 
 
 def _fuse_cache(model: ir.Model, node: ir.Node) -> None:
@@ -46,13 +50,13 @@ def _fuse_cache(model: ir.Model, node: ir.Node) -> None:
     """
     query, key, value, *mask = node.inputs
     flat_query = _unsplit(query)
-    join = _only_user(_only_user(node, "Transpose"), "Reshape")
+    join = only_user(only_user(node, "Transpose"), "Reshape")
     if flat_query is None or join is None or query is None or key is None or value is None:
         return
     old_key, old_value = _grown(key), _grown(value)
-    heads = _size(query, 1)
+    heads = int(str(_size(query, 1)))
     if old_key is not None and old_value is not None and _size(old_key[1], 1) == _size(query, 2):
-        attributes = {"q_num_heads": heads, "kv_num_heads": heads}
+        attributes: dict[str, int | float] = {"q_num_heads": heads, "kv_num_heads": heads}
         inputs = [flat_query, old_key[1], old_value[1], mask[0] if mask else None]
         fused = ir.node(
             "Attention",
@@ -65,14 +69,46 @@ def _fuse_cache(model: ir.Model, node: ir.Node) -> None:
             "MultiHeadAttention",
             [flat_query, key, value],
             domain="com.microsoft",
-            attributes={"num_heads": heads} | _scale(node),
+            attributes={"num_heads": heads, **_scale(node)},
         )
         model.opset_imports["com.microsoft"] = 1
     else:
         return
     model.graph.insert_before(join, fused)
     for old, new in zip((join.outputs[0], key, value), fused.outputs, strict=False):
-        _take_over(old, new)
+        take_over(old, new)
+
+
+def _fuse_sum_and_norm(model: ir.Model, node: ir.Node) -> None:
+    """LayerNormalization(skip + (x + bias)) is one operator, which gives the sum as well."""
+    total = node.inputs[0]
+    add = total.producer() if total is not None else None
+    if (
+        add is None
+        or add.op_type != "Add"
+        or any(constant(value) is not None for value in add.inputs)
+    ):
+        return
+    skip, x = add.inputs
+    if skip is None or x is None or skip.shape != x.shape:
+        return
+    bias = None
+    inner = x.producer() if len(list(x.uses())) == 1 else None
+    if inner is not None and inner.op_type == "Add" and constant(inner.inputs[1]) is not None:
+        x, bias = inner.inputs
+    fused = ir.node(
+        "SkipLayerNormalization",
+        [x, skip, node.inputs[1], node.inputs[2], bias],
+        domain="com.microsoft",
+        attributes={"epsilon": node.attributes.get_float("epsilon", 1e-5)},
+        num_outputs=4,
+    )
+    model.opset_imports["com.microsoft"] = 1
+    model.graph.insert_before(add, fused)
+    assert total is not None
+    fused.outputs[1].name = fused.outputs[2].name = ""
+    take_over(node.outputs[0], fused.outputs[0])
+    take_over(total, fused.outputs[3])
 
 
 def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
@@ -82,14 +118,6 @@ def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
 
 def _scale(node: ir.Node) -> dict[str, float]:
     return {"scale": node.attributes.get_float("scale")} if "scale" in node.attributes else {}
-
-
-def _take_over(old: ir.Value, new: ir.Value) -> None:
-    """Give `new` the name, type, and every use of `old`."""
-    new.type, new.shape = old.type, old.shape
-    name, old.name = old.name, f"{old.name}.unfused"
-    new.name = name
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def _unsplit(value: ir.Value | None) -> ir.Value | None:
@@ -110,8 +138,3 @@ def _grown(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
         return None
     past, fresh = concat.inputs[0], _unsplit(concat.inputs[1])
     return (past, fresh) if past is not None and fresh is not None else None
-
-
-def _only_user(node: ir.Node | None, operator: str) -> ir.Node | None:
-    users = list(node.outputs[0].uses()) if node is not None else []
-    return users[0].node if len(users) == 1 and users[0].node.op_type == operator else None

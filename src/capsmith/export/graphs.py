@@ -177,7 +177,7 @@ def _simplify(model: ir.Model, parameters: set[str]) -> ir.Model:
         RewritePass(_RULES),
         passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
-        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),

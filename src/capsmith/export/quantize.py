@@ -13,6 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
+from capsmith.export.edits import add_initializer, constant, only_user, take_over
+
 Precision = Literal["float32", "float16", "int8-stored", "int8", "int4"]
 """How weights are kept.
 
@@ -80,18 +82,18 @@ def _quantize_products(model: ir.Model, bits: int) -> None:
 
 def _quantize_product(model: ir.Model, node: ir.Node, bits: int) -> None:
     weight, is_transposed = _weight_of(node)
-    if weight is None or weight.const_value is None or weight.name is None:
+    array = constant(weight)
+    if weight is None or array is None:
         return
-    array = weight.const_value.numpy().astype(np.float32)
     outputs_first = np.ascontiguousarray(array if is_transposed else array.T)
     codes, scales = quantize_blocks(outputs_first, bits)
     graph = model.graph
-    small = _initializer(graph, f"{weight.name}.codes", codes)
-    scale = _initializer(graph, f"{weight.name}.scales", scales)
+    code_value = add_initializer(graph, f"{weight.name}.codes", codes)
+    scale_value = add_initializer(graph, f"{weight.name}.scales", scales)
     bias, last = _bias_of(node)
     product = ir.node(
         "MatMulNBits",
-        [node.inputs[0], small, scale, None, None, bias],
+        [node.inputs[0], code_value, scale_value, None, None, bias],
         domain="com.microsoft",
         attributes={
             "K": outputs_first.shape[1],
@@ -102,8 +104,9 @@ def _quantize_product(model: ir.Model, node: ir.Node, bits: int) -> None:
         },
     )
     graph.insert_before(last, product)
-    _take_over(last.outputs[0], product.outputs[0])
-    _share_with_embedding(graph, weight, small, scale, bits)
+    take_over(last.outputs[0], product.outputs[0])
+    if codes.shape[1] * BLOCK == array.shape[1]:
+        _share_with_embedding(graph, weight, code_value, scale_value, bits)
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value | None, bool]:
@@ -113,13 +116,8 @@ def _weight_of(node: ir.Node) -> tuple[ir.Value | None, bool]:
     producer = weight.producer() if weight is not None else None
     if producer is not None and producer.op_type == "Transpose":
         weight, is_transposed = producer.inputs[0], not is_transposed
-    is_weight = (
-        weight is not None
-        and weight.is_initializer()
-        and weight.const_value is not None
-        and len(weight.const_value.shape) == 2
-        and weight.const_value.size >= _LARGE
-    )
+    array = constant(weight)
+    is_weight = array is not None and array.ndim == 2 and array.size >= _LARGE
     return (weight, is_transposed) if is_weight else (None, False)
 
 
@@ -127,13 +125,11 @@ def _bias_of(node: ir.Node) -> tuple[ir.Value | None, ir.Node]:
     """The bias added to a product, and the last node of product and bias."""
     if node.op_type == "Gemm":
         return (node.inputs[2] if len(node.inputs) > 2 else None), node
-    uses = list(node.outputs[0].uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Add":
-        add = uses[0].node
-        other = add.inputs[1 - uses[0].idx]
-        if other is not None and other.is_initializer() and other.const_value is not None:
-            if len(other.const_value.shape) == 1:
-                return other, add
+    add = only_user(node, "Add")
+    for value in add.inputs if add is not None else ():
+        array = constant(value)
+        if add is not None and array is not None and array.ndim == 1:
+            return value, add
     return None, node
 
 
@@ -141,15 +137,10 @@ def _share_with_embedding(
     graph: ir.Graph, weight: ir.Value, codes: ir.Value, scales: ir.Value, bits: int
 ) -> None:
     """Where the head is tied to the word embeddings, look words up in the head's own codes."""
-    assert codes.const_value is not None and scales.const_value is not None
-    assert weight.const_value is not None
-    if weight.const_value.shape[1] != scales.const_value.shape[1] * BLOCK:
-        return
     for user, index in list(weight.uses()):
         if user.op_type != "Gather" or index != 0:
             continue
-        rows = codes.const_value.shape[0]
-        shape = _initializer(graph, f"{codes.name}.shape", np.array([rows, -1], np.int64))
+        shape = add_initializer(graph, f"{codes.name}.shape", np.array([0, -1], np.int64))
         flat = ir.node("Reshape", [codes, shape])
         look_up = ir.node(
             "GatherBlockQuantized",
@@ -158,7 +149,7 @@ def _share_with_embedding(
             attributes={"bits": bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1},
         )
         graph.insert_before(user, [flat, look_up])
-        _take_over(user.outputs[0], look_up.outputs[0])
+        take_over(user.outputs[0], look_up.outputs[0])
 
 
 def _store_half(model: ir.Model) -> None:
@@ -175,7 +166,7 @@ def _store_int8(model: ir.Model) -> None:
         scale = np.abs(array).max(axis=others, keepdims=True) / np.float32(127)
         scale[scale == 0] = 1
         codes = np.rint(array / scale).astype(np.int8)
-        scales = _initializer(model.graph, f"{weight.name}.scale", scale.reshape(-1))
+        scales = add_initializer(model.graph, f"{weight.name}.scale", scale.reshape(-1))
         widen = ir.node("DequantizeLinear", [weight, scales], attributes={"axis": axis})
         _store(model.graph, weight, codes, widen)
 
@@ -197,9 +188,7 @@ def _large_weights(model: ir.Model) -> list[tuple[ir.Value, NDArray[np.float32]]
     ]
 
 
-def _store(
-    graph: ir.Graph, weight: ir.Value, small: NDArray[np.generic], widen: ir.Node
-) -> None:
+def _store(graph: ir.Graph, weight: ir.Value, small: NDArray[np.generic], widen: ir.Node) -> None:
     """Keep `small` under the weight's own name, and give what `widen` makes of it to its users."""
     uses = [(user, index) for user, index in weight.uses() if user is not widen]
     wide = widen.outputs[0]
@@ -210,22 +199,3 @@ def _store(
         user.replace_input_with(index, wide)
     weight.const_value = ir.tensor(small, name=weight.name)
     weight.type = ir.TensorType(weight.const_value.dtype)
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    assert value.const_value is not None
-    value.shape = ir.Shape(array.shape)
-    value.type = ir.TensorType(value.const_value.dtype)
-    graph.register_initializer(value)
-    return value
-
-
-def _take_over(old: ir.Value, new: ir.Value) -> None:
-    """Give `new` the name, type and every use of `old`."""
-    new.type, new.shape = old.type, old.shape
-    name, old.name = old.name, f"{old.name}.replaced"
-    new.name = name
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

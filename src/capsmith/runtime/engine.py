@@ -63,9 +63,7 @@ class Engine(Protocol):
         """
         ...
 
-    def step(
-        self, state: State, tokens: Ints, parents: Ints, want: Want
-    ) -> tuple[State, Scores]:
+    def step(self, state: State, tokens: Ints, parents: Ints, want: Want) -> tuple[State, Scores]:
         """Read one token in each of N rows.
 
         tokens, parents: int64 (N,). Row n continues row parents[n] of `state` with tokens[n]; a
@@ -120,14 +118,11 @@ class OnnxEngine:
         """See `Engine.start`."""
         rows = prefix.shape[0]
         empty = {
-            key: _value(np.zeros((rows, *shape), np.float32))
-            for key, shape in self._states.items()
+            key: _value(np.zeros((rows, *shape), np.float32)) for key, shape in self._states.items()
         }
         return self._run(_OnnxState(empty), prompt, prefix, np.arange(rows, dtype=np.int64), want)
 
-    def step(
-        self, state: State, tokens: Ints, parents: Ints, want: Want
-    ) -> tuple[State, Scores]:
+    def step(self, state: State, tokens: Ints, parents: Ints, want: Want) -> tuple[State, Scores]:
         """See `Engine.step`."""
         if not isinstance(state, _OnnxState):
             raise TypeError(f"state is a {type(state).__name__}, not one that this engine made")

@@ -28,7 +28,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }  # fmt: skip
 
 
-class MalformedGraph(ValueError):
+class MalformedGraphError(ValueError):
     """The bytes are not a whole ONNX model."""
 
 
@@ -43,16 +43,18 @@ class GraphContents:
 
 
 def read_graph_contents(path: Path) -> GraphContents:
-    """Walk the file at `path`. Raises `OSError`, and `MalformedGraph` for bytes that do not parse
-    or hold no graph."""
+    """Walk the file at `path`.
+
+    Raises `OSError`, and `MalformedGraphError` for bytes that do not parse or hold no graph.
+    """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
-            raise MalformedGraph("the file is empty")
+            raise MalformedGraphError("the file is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             contents = GraphContents()
             _walk(data, 0, len(data), "Model", contents, 0)
     if not contents.operators:
-        raise MalformedGraph("it holds no operators")
+        raise MalformedGraphError("it holds no operators")
     return contents
 
 
@@ -60,7 +62,7 @@ def _walk(
     data: mmap.mmap, start: int, end: int, message: str, contents: GraphContents, depth: int
 ) -> None:
     if depth > _MAX_DEPTH:
-        raise MalformedGraph("nested too deeply")
+        raise MalformedGraphError("nested too deeply")
     children = _CHILDREN.get(message, {})
     text: dict[int, str] = {}
     for number, wire, left, right in _fields(data, start, end):
@@ -95,9 +97,9 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
             left = at
             at += 4 if wire == _FIXED32 else 8
         else:
-            raise MalformedGraph(f"unknown wire type {wire} at byte {at}")
+            raise MalformedGraphError(f"unknown wire type {wire} at byte {at}")
         if number == 0 or at > end:
-            raise MalformedGraph(f"a field ends beyond its message at byte {left}")
+            raise MalformedGraphError(f"a field ends beyond its message at byte {left}")
         yield number, wire, left, at
 
 
@@ -110,4 +112,4 @@ def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise MalformedGraph(f"a number is cut off at byte {at}")
+    raise MalformedGraphError(f"a number is cut off at byte {at}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from capsmith.errors import BundleError, ConfigError
-from capsmith.runtime.graph_contents import GraphContents, MalformedGraph, read_graph_contents
+from capsmith.runtime.graph_contents import GraphContents, MalformedGraphError, read_graph_contents
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
@@ -86,7 +86,7 @@ def check_graph(path: Path) -> GraphContents:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise BundleError(f"{path}: cannot read the graph: {reason}") from error
-    except MalformedGraph as error:
+    except MalformedGraphError as error:
         raise BundleError(f"{path}: not a whole ONNX file ({error}); fetch it again") from error
     for domain, operator in sorted(contents.operators):
         if not _is_allowed(domain, operator):
@@ -106,7 +106,7 @@ def _is_allowed(domain: str, operator: str) -> bool:
 def _check_external(path: Path, location: str) -> None:
     """External weights must be a plain file directly beside the graph."""
     data = path.parent / location
-    is_beside = location not in {"", ".", ".."} and not set(location) & set('/\\:\0')
+    is_beside = location not in {"", ".", ".."} and not set(location) & set("/\\:\0")
     if not is_beside or data.is_symlink():
         raise BundleError(f"{path}: external data {location!r} lies outside the bundle's folder")
     if not data.is_file():
