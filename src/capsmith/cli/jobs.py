@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from capsmith.cli.drawing import Fonts, draw_captions, save_drawing
 from capsmith.cli.output import (
     complain,
     escape_controls,
@@ -24,6 +23,7 @@ from capsmith.runtime.captioner import Captioner
 from capsmith.runtime.pictures import open_picture
 from capsmith.types import Caption, Limits, Strategy
 
+Draw = Callable[[Photo, Caption], None]
 OpenUrl = Callable[[str], bytes]
 
 
@@ -53,9 +53,8 @@ class _Report:
 
     style: Style
     progress: Progress
+    draw: Draw | None
     failed: int = 0
-    fonts: Fonts = field(default_factory=Fonts)
-    taken: set[Path] = field(default_factory=set)
 
     def show(self, photo: Photo, caption: Caption) -> None:
         self.progress.clear()
@@ -64,8 +63,12 @@ class _Report:
         else:
             for line in text_lines(photo.name, caption, with_scores=self.style.with_scores):
                 print_line(line)
-        if self.style.draw is not None:
-            self._draw(photo, caption, self.style.draw)
+        if self.draw is not None:
+            try:
+                self.draw(photo, caption)
+            except CapsmithError as error:
+                self.failed += 1
+                complain(escape_controls(str(error)))
         self.progress.advance()
 
     def fail(self, photo: Photo, error: CapsmithError) -> None:
@@ -76,25 +79,15 @@ class _Report:
         complain(escape_controls(str(error)))
         self.progress.advance()
 
-    def _draw(self, photo: Photo, caption: Caption, folder: Path) -> None:
-        try:
-            picture = open_picture(photo.picture, open_url=self.style.open_url)
-            texts = [candidate.text for candidate in caption.candidates]
-            save_drawing(draw_captions(picture, texts, self.fonts), folder, photo, self.taken)
-        except CapsmithError as error:
-            self.failed += 1
-            complain(escape_controls(str(error)))
-
 
 def caption(job: Job, found: Found, style: Style) -> int:
     """Caption all photos that were found and print each as soon as it and all before it are done.
 
     Returns how many photos or folders failed. Memory does not grow with the number of photos.
     """
-    if style.draw is not None:
-        _make_folder(style.draw)
+    draw = None if style.draw is None else _drawer(style.draw, style.open_url)
     with Progress(len(found.photos)) as progress:
-        report = _Report(style, progress)
+        report = _Report(style, progress, draw)
         waiting = iter(found.photos)
         captions = job.captioner.iter_captions(
             (photo.picture for photo in found.photos),
@@ -135,6 +128,21 @@ def _tell_about(found: Found) -> int:
         files = "file" if found.skipped == 1 else "files"
         complain(f"skipped {found.skipped} other {files}")
     return len(found.failures)
+
+
+def _drawer(folder: Path, open_url: OpenUrl | None) -> Draw:
+    """What saves a photo with its captions in `folder`, which is made."""
+    from capsmith.cli.drawing import Fonts, draw_captions, save_drawing
+
+    _make_folder(folder)
+    fonts, taken = Fonts(), set[Path]()
+
+    def draw(photo: Photo, caption: Caption) -> None:
+        picture = open_picture(photo.picture, open_url=open_url)
+        texts = [candidate.text for candidate in caption.candidates]
+        save_drawing(draw_captions(picture, texts, fonts), folder, photo, taken)
+
+    return draw
 
 
 def _make_folder(folder: Path) -> None:
