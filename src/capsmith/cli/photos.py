@@ -51,7 +51,7 @@ def find_photos(arguments: Iterable[str], *, allow_urls: bool) -> Found:
     with a photo's suffix. A file that is named itself is taken whatever it is called.
     """
     found = Found()
-    for argument in _expand_globs(arguments):
+    for argument in expand_globs(arguments, is_windows=os.name == "nt"):
         if argument == STDIN:
             found.photos.append(_read_stdin(found.photos))
         elif argument.lower().startswith(("http://", "https://")):
@@ -63,10 +63,13 @@ def find_photos(arguments: Iterable[str], *, allow_urls: bool) -> Found:
     return found
 
 
-def _expand_globs(arguments: Iterable[str]) -> Iterator[str]:
-    """Windows shells leave `*.jpg` to the program."""
+def expand_globs(arguments: Iterable[str], *, is_windows: bool) -> Iterator[str]:
+    """Replace patterns by the sorted files they match, because Windows shells leave that to us.
+
+    A file of that very name comes first; a pattern that matches nothing stays as it is.
+    """
     for argument in arguments:
-        if os.name == "nt" and glob.has_magic(argument) and not Path(argument).exists():
+        if is_windows and glob.has_magic(argument) and not Path(argument).exists():
             yield from sorted(glob.glob(argument, recursive=True)) or [argument]  # noqa: PTH207
         else:
             yield argument
