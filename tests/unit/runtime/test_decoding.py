@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_captions_keep_to_the_rules(strategy: Strategy, rules: Rules) -> None:
                 for word in rules.forbidden:
                     size = len(word)
                     assert word not in [read[i : i + size] for i in range(len(read))]
-                pairs = list(zip(read, read[1:], strict=False))
+                pairs = list(itertools.pairwise(read))
                 assert len(pairs) == len({*pairs})
 
 

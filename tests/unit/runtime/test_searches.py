@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from tests.toy_engine import ToyEngine, prefixes
 
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import Floats, Want
 from capsmith.types import Beam, Contrastive, Greedy, TopN
+from tests.toy_engine import ToyEngine, prefixes
 
 RULES = Rules(prompt=(1,), stop=frozenset({2, 7, 9, 12, 16}), never=frozenset({0}), max_tokens=12)
 SEEDS = range(12)
