@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from capsmith.evaluate.lexical import bleu, cider_d, rouge_l
+from capsmith.evaluate.tokenize import ptb_lines
 from tests.parity.record_coco_metrics import (
     CAPTION_FILES,
     CASES,
@@ -15,9 +18,6 @@ from tests.parity.record_coco_metrics import (
     digest,
     one_against_four,
 )
-
-from capsmith.evaluate.lexical import bleu, cider_d, rouge_l
-from capsmith.evaluate.tokenize import ptb_lines
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 RECORDED = json.loads(RECORD.read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.bundles import names
 
 from capsmith import atomic
+from tests.bundles import names
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundles import names, rewrite, toy_bundle, toy_description, toy_files
 
 from capsmith import bundle as bundles
 from capsmith import file_hashes
 from capsmith.bundle import FORMAT, read_bundle, write_bundle
 from capsmith.errors import BundleError
 from capsmith.types import Beam, Contrastive, Greedy, Limits, Sample, Strategy, TopN
+from tests.bundles import names, rewrite, toy_bundle, toy_description, toy_files
 
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "bundles"
 

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.bundles import toy_bundle
 
 from capsmith import registry
 from capsmith.bundle import read_bundle
 from capsmith.errors import BundleError
+from tests.bundles import toy_bundle
 
 SHIPPED = registry.names()
 needs_shipped = pytest.mark.skipif(not SHIPPED, reason="no bundle is embedded in this tree")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.bundles import VOCABULARY, text_tower, toy_bundle
 
 import capsmith
 from capsmith import (
@@ -34,6 +33,7 @@ from capsmith import (
     TopN,
 )
 from capsmith.runtime.pictures import PictureLimits
+from tests.bundles import VOCABULARY, text_tower, toy_bundle
 
 STRATEGIES = [Greedy(), Beam(size=4, candidates=3), Sample(seed=3), TopN(seed=1), Contrastive()]
 

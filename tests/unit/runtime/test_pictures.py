@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
-from tests.photos import PHOTOS, encoded, photo, pixels
 
 from capsmith.errors import DownloadError, ImageError
 from capsmith.runtime.pictures import PictureLimits, is_address, open_picture, picture_name
 from capsmith.runtime.preprocess import to_pixels
+from tests.photos import PHOTOS, encoded, photo, pixels
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 LOSSY = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}, "AVIF": {"quality": 95}, "GIF": {}}

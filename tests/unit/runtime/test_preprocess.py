@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from tests.photos import PHOTOS, photo
 
 from capsmith.bundle import Preprocessing
 from capsmith.runtime.preprocess import to_pixels
+from tests.photos import PHOTOS, photo
 
 MEAN, STD = (0.481, 0.457, 0.408), (0.268, 0.261, 0.275)
 FILTERS = {

@@ -8,11 +8,11 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.bundles import SPECIAL, word_tokenizer
 
 from capsmith.bundle import TextRules
 from capsmith.errors import BundleError
 from capsmith.runtime.tokenizer import Tokenizer
+from tests.bundles import SPECIAL, word_tokenizer
 
 WORDS = (*SPECIAL, "a", "dog", ",", "running", "'s", "do", "n't", "(", ")", ".", "!", "it", "n")
 PLAIN = TextRules(lowercase_prompt=False, capitalise=False, final_period=False, join=" ")
