@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -31,6 +32,15 @@ class Result:
 
 def command(*arguments: str | bytes | os.PathLike[str]) -> list[str | bytes | os.PathLike[str]]:
     return [sys.executable, "-m", "capsmith", *arguments]
+
+
+def heeding_permissions() -> list[str] | None:
+    """What to put before a command so that file permissions hold for it, root included."""
+    if os.geteuid() != 0:
+        return []
+    lost = "-dac_override,-dac_read_search"
+    has_tool = shutil.which("setpriv") is not None
+    return ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}"] if has_tool else None
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -13,8 +14,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from capsmith import registry
 from tests.bundles import toy_bundle
-from tests.integration.command import EXAMPLES, PHOTOS, Result, capsmith
+from tests.integration.command import (
+    EXAMPLES,
+    PHOTOS,
+    Result,
+    capsmith,
+    command,
+    environment,
+    heeding_permissions,
+)
 
 CAT = EXAMPLES / "cat.jpg"
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX file names and permissions")
@@ -187,6 +197,23 @@ def test_a_bundle_that_cannot_be_loaded_is_status_3(bundle: Path, tmp_path: Path
     assert capsmith("check", bundle).lines[0].startswith(f"{bundle}: toy 1.0.0 is intact: 6 files")
 
 
+def test_models_are_listed_with_languages_and_licence() -> None:
+    lines = capsmith("models").lines
+    bundle = registry.open_bundle(registry.DEFAULT)
+    assert f"{bundle.name} {bundle.version} (default)" in lines
+    assert f"  languages: {', '.join(bundle.languages)}" in lines
+    assert f"  licence:   {bundle.licence}" in lines
+    assert len(lines) == 5 * len(registry.names())
+
+
+def test_the_embedded_captioner_describes_the_example_photos() -> None:
+    result = capsmith("caption", "examples", "--threads", "1")
+    assert (result.status, paths(result)) == (0, [f"examples/{name}" for name in PHOTOS])
+    captions = [line.split("\t")[1] for line in result.lines]
+    assert all(len(caption.split()) >= 4 for caption in captions)
+    assert len(set(captions)) == len(captions)
+
+
 def test_addresses_are_fetched_only_from_public_hosts(bundle: Path) -> None:
     address = "http://127.0.0.1/cat.jpg"
     result = caption(bundle, "--allow-urls", address, CAT)
@@ -221,14 +248,25 @@ def test_hostile_names_are_escaped_in_text_and_exact_in_json(bundle: Path, tmp_p
 
 
 @posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads everything")
 def test_no_permission_is_one_line(bundle: Path, album: Path) -> None:
+    prefix = heeding_permissions()
+    if prefix is None:
+        pytest.skip("root reads everything, and setpriv, which could change that, is missing")
     (album / "a.jpeg").chmod(0)
     (album / "b").chmod(0)
-    result = caption(bundle, album)
-    assert result.status == 1
-    assert len(result.lines) == 1
-    assert len(result.complaints) == 3
+    arguments = command("caption", "--model", bundle, "--threads", "1", album)
+    done = subprocess.run(
+        [*prefix, *arguments], capture_output=True, env=environment(), check=False
+    )
+    (album / "b").chmod(0o700)
+    assert done.returncode == 1
+    assert [line.split(b"\t")[0] for line in done.stdout.splitlines()] == [
+        os.fsencode(album / "z.JPG")
+    ]
+    complaints = done.stderr.decode().splitlines()
+    assert len(complaints) == 3
+    assert "a.jpeg" in complaints[0]
+    assert complaints[1].startswith(f"capsmith: {album}/b: cannot be listed")
 
 
 def test_output_is_utf8_whatever_the_locale(bundle: Path, tmp_path: Path) -> None:
@@ -258,10 +296,6 @@ def test_a_drawing_folder_that_cannot_be_made_is_status_2(bundle: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 def test_a_full_disk_is_one_line(bundle: Path) -> None:
-    import subprocess
-
-    from tests.integration.command import command, environment
-
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command("caption", "--model", bundle, CAT),
