@@ -22,6 +22,7 @@ import typer
 import capsmith
 from capsmith import bundle, fetch
 from capsmith.cli.app import app
+from capsmith.evaluate import report
 from capsmith.runtime import pictures
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -31,6 +32,7 @@ MORE_NAMES: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
     (fetch, ("picture", "FetchLimits")),
     (pictures, ("PictureLimits",)),
     (bundle, ("read_bundle", "write_bundle", "Bundle")),
+    (report, ("report", "Report")),
 )
 
 
