@@ -78,7 +78,8 @@ class DecoderLayer(nn.Module):
         x = x + self.dropout(self.self_attention(self.self_norm(x), *own, mask))
         x = x + self.dropout(self.cross_attention(self.cross_norm(x), *memory, memory_mask))
         feed: Tensor = self.contract(F.gelu(self.expand(self.feed_norm(x))))
-        return x + self.dropout(feed)
+        x = x + self.dropout(feed)
+        return x
 
 
 class CrossAttentionDecoder(nn.Module):
@@ -123,8 +124,8 @@ class CrossAttentionDecoder(nn.Module):
         """Last hidden states of whole captions, (N, T, width).
 
         tokens: int64 (N, T), each row beginning with the start token; prefix: float32
-        (B, P, width); owner: int64 (N,), the prefix that each caption belongs to; prefix_mask: bool (B, P), True
-        where a row may be seen.
+        (B, P, width); owner: int64 (N,), the prefix that each caption belongs to; prefix_mask:
+        bool (B, P), True where a row may be seen.
         """
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.tokens(tokens) + self.positions(steps))
