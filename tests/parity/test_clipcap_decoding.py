@@ -83,7 +83,7 @@ def prefix(family: str, image: int) -> np.ndarray:
     return rows[image : image + 1].astype(np.float32)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "clipcap-lightning"])
 def test_greedy(family: str) -> None:
     model = language_model(family)
     for name, run in recordings(family, "generate2"):

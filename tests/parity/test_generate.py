@@ -112,13 +112,13 @@ def ours(model: GPT2LMHeadModel, prefix: np.ndarray, rules: Rules, strategy: Any
     return [[hypothesis.token_ids for hypothesis in picture] for picture in results]
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=100)
 @given(cases())
 def test_greedy(case: Any) -> None:
     assert ours(*case, Greedy()) == generate(*case)
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=150)
 @given(
     cases(),
     st.integers(2, 5),
@@ -135,7 +135,7 @@ def test_beam(case: Any, size: int, data: Any, length_penalty: float) -> None:
         assert found[: len(wanted)] == wanted
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=200)
 @given(
     st.integers(0, 2**16),
     st.sampled_from([0.3, 1.0, 1.7]),
@@ -165,7 +165,7 @@ def test_distribution_to_sample_from(
     np.testing.assert_allclose(found, expected.softmax(1).numpy(), atol=1e-6)
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=150)
 @given(st.integers(0, 2**16), rules_of(vocab_size=50), st.integers(0, 12))
 def test_filters_of_logits(seed: int, rules: Rules, new_tokens: int) -> None:
     generator = np.random.default_rng(seed)
