@@ -57,7 +57,8 @@ def run(
 
 
 def _against_blip(captioner: capsmith.Captioner, photo: Path, repeats: int) -> None:
-    blip = BlipForConditionalGeneration(BlipConfig()).eval()
+    blip: Any = BlipForConditionalGeneration(BlipConfig())
+    blip.eval()
     processor = BlipImageProcessor(size={"height": 384, "width": 384})
     tokens = len(captioner.caption(photo).token_ids) + 1
 

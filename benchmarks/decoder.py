@@ -6,12 +6,14 @@ cache, the whole model over the whole text at every token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -19,6 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.machine import bandwidth, has_vnni
 from benchmarks.timing import bar, medians
 from capsmith.export.graphs import export_decoder
+from capsmith.export.quantize import Precision, quantize
 from capsmith.models.gpt2 import load_gpt2
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import OnnxEngine
@@ -27,7 +30,7 @@ from capsmith.types import Beam, Greedy, Strategy
 
 PREFIX, TOKENS, WIDTH = 10, 12, 768
 RULES = Rules(max_tokens=TOKENS)
-PRECISIONS = ("float32", "int8", "int4")
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "int4")
 # (recompute loop, generate) with AVX-512 VNNI and with AVX2 alone; None where there is no bar.
 BARS = {
     "one picture, greedy": ((10, 4), (6, 2)),
@@ -40,7 +43,8 @@ def run(folder: Path, *, threads: int, repeats: int) -> None:
     """Print the table. Graphs are written to `folder`, and reused where they are there."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).eval()
+    model: Any = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0))
+    model.eval()
     paths = _graphs(model, folder)
     engines = {name: OnnxEngine(open_session(p, threads=threads)) for name, p in paths.items()}
     steps = {}
@@ -59,26 +63,28 @@ def run(folder: Path, *, threads: int, repeats: int) -> None:
     _print_limit(paths, steps["one picture, greedy"])
 
 
-def _graphs(model: Any, folder: Path) -> dict[str, Path]:
+def _graphs(model: Any, folder: Path) -> dict[Precision, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"gpt2-{name}.onnx" for name in PRECISIONS}
-    for name in PRECISIONS:
-        if not paths[name].exists():
-            ours = load_gpt2(model.state_dict(), heads=model.config.n_head)
-            export_decoder(ours, paths[name], precision=name)
+    full = paths["float32"]
+    if not full.exists():
+        export_decoder(load_gpt2(model.state_dict(), heads=model.config.n_head), full)
+    for name, path in paths.items():
+        if not path.exists():
+            ir.save(quantize(ir.load(full), name), path)
     return paths
 
 
 def _contenders(
     model: Any,
-    engines: dict[str, OnnxEngine],
+    engines: Mapping[Precision, OnnxEngine],
     prefix: np.ndarray,
     strategy: Strategy,
     beams: int,
 ) -> dict[str, Callable[[], object]]:
     vectors = torch.from_numpy(prefix)
     contenders: dict[str, Callable[[], object]] = {
-        f"capsmith {name}": lambda engine=engine: decode(engine, prefix, strategy, RULES)
+        f"capsmith {name}": partial(decode, engine, prefix, strategy, RULES)
         for name, engine in engines.items()
     }
     contenders["transformers generate"] = lambda: generate(model, vectors, beams)
@@ -143,7 +149,7 @@ def _print(name: str, times: dict[str, float], pictures: int) -> None:
         print(bar(times["recompute everything"] / ours[best], against_recompute))
 
 
-def _print_limit(paths: dict[str, Path], times: dict[str, float]) -> None:
+def _print_limit(paths: Mapping[Precision, Path], times: dict[str, float]) -> None:
     speed = bandwidth()
     print(f"\nmemory bandwidth {speed / 1e9:.1f} GB/s; one picture, greedy, a token:")
     for name, path in paths.items():
