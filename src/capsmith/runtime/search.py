@@ -63,4 +63,7 @@ def common_start(captions: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 def distinct(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
     """The same list without captions that an earlier one repeats."""
-    return list({item.token_ids: item for item in reversed(hypotheses)}.values())[::-1]
+    first: dict[tuple[int, ...], Hypothesis] = {}
+    for item in hypotheses:
+        first.setdefault(item.token_ids, item)
+    return list(first.values())

@@ -9,11 +9,21 @@ import pytest
 
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import Floats, Want
+from capsmith.runtime.rules import Hypothesis
+from capsmith.runtime.search import distinct
 from capsmith.types import Beam, Contrastive, Greedy, TopN
 from tests.toy_engine import ToyEngine, prefixes
 
 RULES = Rules(prompt=(1,), stop=frozenset({2, 7, 9, 12, 16}), never=frozenset({0}), max_tokens=12)
 SEEDS = range(12)
+
+
+def test_a_repeated_caption_keeps_its_best_place() -> None:
+    best, other, again = (
+        Hypothesis(tokens, logprob, "stop")
+        for tokens, logprob in [((4, 5), -1.0), ((6,), -2.0), ((4, 5), -3.0)]
+    )
+    assert distinct([best, other, again]) == [best, other]
 
 
 class Reader:
