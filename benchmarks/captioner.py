@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor
+from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil
 
 import capsmith
 from benchmarks.machine import has_vnni
@@ -59,7 +59,7 @@ def run(
 def _against_blip(captioner: capsmith.Captioner, photo: Path, repeats: int) -> None:
     blip: Any = BlipForConditionalGeneration(BlipConfig())
     blip.eval()
-    processor = BlipImageProcessor(size={"height": 384, "width": 384})
+    processor = BlipImageProcessorPil(size={"height": 384, "width": 384})
     tokens = len(captioner.caption(photo).token_ids) + 1
 
     @torch.inference_mode()

@@ -73,6 +73,17 @@ def quantize_blocks(
     return codes, scales[..., 0].astype(np.float32)
 
 
+def widen_blocks(
+    codes: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
+) -> NDArray[np.float32]:
+    """The weights float32 (N, blocks * BLOCK) that `quantize_blocks` made codes of."""
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
+    steps = codes.astype(np.float32) - np.float32(2 ** (bits - 1))
+    wide: NDArray[np.float32] = (steps * scales[..., None]).reshape(len(codes), -1)
+    return wide
+
+
 def _quantize_products(model: ir.Model, bits: int) -> None:
     for node in list(model.graph):
         if node.op_type in ("MatMul", "Gemm") and not node.domain:
@@ -88,8 +99,9 @@ def _quantize_product(model: ir.Model, node: ir.Node, bits: int) -> None:
     outputs_first = np.ascontiguousarray(array if is_transposed else array.T)
     codes, scales = quantize_blocks(outputs_first, bits)
     graph = model.graph
-    code_value = add_initializer(graph, f"{weight.name}.codes", codes)
-    scale_value = add_initializer(graph, f"{weight.name}.scales", scales)
+    name = weight.name if is_transposed else f"{weight.name}.transposed"
+    code_value = add_initializer(graph, f"{name}.codes", codes)
+    scale_value = add_initializer(graph, f"{name}.scales", scales)
     bias, last = _bias_of(node)
     product = ir.node(
         "MatMulNBits",
@@ -105,7 +117,7 @@ def _quantize_product(model: ir.Model, node: ir.Node, bits: int) -> None:
     )
     graph.insert_before(last, product)
     take_over(last.outputs[0], product.outputs[0])
-    if codes.shape[1] * BLOCK == array.shape[1]:
+    if is_transposed and codes.shape[1] * BLOCK == array.shape[1]:
         _share_with_embedding(graph, weight, code_value, scale_value, bits)
 
 

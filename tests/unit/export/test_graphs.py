@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from capsmith.errors import BundleError
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
 from capsmith.export.parity import compare_outputs
-from capsmith.export.quantize import BLOCK, Precision, quantize, quantize_blocks
+from capsmith.export.quantize import BLOCK, Precision, quantize, quantize_blocks, widen_blocks
+from capsmith.export.weights import load_weights
 from capsmith.models.gpt2 import GPT2, GPT2Config
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import OnnxEngine, Want
@@ -115,6 +117,32 @@ def test_precisions_are_smaller_and_nearly_right(
     assert 0 < difference < tolerance * expected.std()
 
 
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("float32", 0.0), ("float16", 0.001), ("int8-stored", 0.01), ("int8", 0.01), ("int4", 0.2)],
+)
+def test_graphs_are_read_back_into_modules(
+    module: GPT2, decoders: dict[Precision, Path], precision: Precision, tolerance: float
+) -> None:
+    again = GPT2(module.config)
+    load_weights(again, decoders[precision])
+    for name, parameter in module.state_dict().items():
+        torch.testing.assert_close(
+            again.state_dict()[name],
+            parameter,
+            rtol=0,
+            atol=tolerance * float(parameter.abs().max()),
+        )
+
+
+def test_graphs_of_other_modules_are_not_read_back(decoders: dict[Precision, Path]) -> None:
+    other = GPT2(GPT2Config(vocab_size=VOCABULARY, positions=31, width=WIDTH, layers=2, heads=4))
+    with pytest.raises(BundleError, match=r"float16.onnx: weight wpe.weight is \(32, 64\) where"):
+        load_weights(other, decoders["float16"])
+    with pytest.raises(BundleError, match=r"has no weight project.weight"):
+        load_weights(Rows(), decoders["float16"])
+
+
 @pytest.mark.parametrize("precision", ["float16", "int8-stored"])
 def test_stored_weights_are_widened_once_at_load(
     decoders: dict[Precision, Path], tmp_path: Path, precision: Precision
@@ -179,9 +207,7 @@ def test_blocks_are_rounded_to_the_nearest_code(bits: int) -> None:
     weight = np.random.default_rng(0).normal(size=(5, 3 * BLOCK - 7)).astype(np.float32)
     weight[2] = 0
     codes, scales = quantize_blocks(weight, bits)
-    if bits == 4:
-        codes = np.stack([codes & 15, codes >> 4], -1).reshape(5, 3, BLOCK)
-    widened = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
+    widened = widen_blocks(codes, scales, bits).reshape(5, 3, BLOCK)
     padded = np.zeros((5, 3 * BLOCK), np.float32)
     padded[:, : weight.shape[1]] = weight
     error = np.abs(widened - padded.reshape(5, 3, BLOCK))
@@ -208,22 +234,38 @@ def test_products_do_not_saturate(bits: int, tmp_path: Path) -> None:
         )
 
 
+@pytest.fixture(scope="module")
+def stem_and_rows(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[tuple[Stem, Path], tuple[Rows, Path]]:
+    torch.manual_seed(1)
+    stem, rows = Stem().eval(), Rows().eval()
+    folder = tmp_path_factory.mktemp("graphs")
+    export_encoder(stem, folder / "encoder.onnx", height=33, width=41)
+    export_mapper(rows, folder / "mapper.onnx", rows=4, width=96)
+    return (stem, folder / "encoder.onnx"), (rows, folder / "mapper.onnx")
+
+
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 0.01), ("int8-stored", 0.05)]
 )
 def test_encoders_and_mappers_take_any_batch(
-    tmp_path: Path, precision: Precision, tolerance: float
+    stem_and_rows: tuple[tuple[Stem, Path], tuple[Rows, Path]],
+    tmp_path: Path,
+    precision: Precision,
+    tolerance: float,
 ) -> None:
-    torch.manual_seed(1)
-    stem, rows = Stem().eval(), Rows().eval()
-    encoder, mapper = tmp_path / "encoder.onnx", tmp_path / "mapper.onnx"
-    export_encoder(stem, encoder, height=33, width=41, precision=precision)
-    export_mapper(rows, mapper, rows=4, width=96, precision=precision)
-    for batch in (1, 3):
-        pixels = torch.randn(batch, 3, 33, 41)
-        compare_outputs(stem, encoder, pixels, tolerance=tolerance)
-        compare_outputs(rows, mapper, torch.randn(batch, 4, 96), tolerance=tolerance)
-    names = {tensor.name for tensor in onnx.load(encoder).graph.initializer}
-    assert set(stem.state_dict()) <= names
-    operators = {node.op_type for node in onnx.load(encoder).graph.node}
-    assert "Pad" not in operators
+    for (module, full), shape in zip(stem_and_rows, [(3, 33, 41), (4, 96)], strict=True):
+        ir.save(quantize(ir.load(full), precision), tmp_path / full.name)
+        for batch in (1, 3):
+            inputs = torch.randn(batch, *shape)
+            compare_outputs(module, tmp_path / full.name, inputs, tolerance=tolerance)
+
+
+def test_encoders_keep_names_and_fuse_padding(
+    stem_and_rows: tuple[tuple[Stem, Path], tuple[Rows, Path]],
+) -> None:
+    stem, path = stem_and_rows[0]
+    graph = onnx.load(path).graph
+    assert set(stem.state_dict()) <= {tensor.name for tensor in graph.initializer}
+    assert "Pad" not in {node.op_type for node in graph.node}

@@ -1,0 +1,71 @@
+"""Weights of an exported graph, read back into the module that they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from capsmith.errors import BundleError
+from capsmith.export.edits import constant
+from capsmith.export.quantize import widen_blocks
+from capsmith.runtime.session import check_graph
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill `module` with the weights of the graph at `path`, of any precision, to train it on.
+
+    Exact for float32; within the error of quantisation for the others. Raises `BundleError` for a
+    graph that lacks one of the module's parameters or has it in another shape.
+    """
+    check_graph(path)
+    found = _weights(ir.load(path))
+    state = module.state_dict()
+    for name, tensor in state.items():
+        if name not in found:
+            raise BundleError(f"{path}: has no weight {name}; it is of another module")
+        if found[name].shape != tuple(tensor.shape):
+            raise BundleError(
+                f"{path}: weight {name} is {found[name].shape} where the module has"
+                f" {tuple(tensor.shape)}; it is of another module"
+            )
+    module.load_state_dict(
+        {name: torch.from_numpy(found[name]).to(state[name].dtype) for name in state}
+    )
+
+
+def _weights(model: ir.Model) -> dict[str, NDArray[np.float32]]:
+    """Every initialiser by the name of its parameter, wide again."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for node in model.graph:
+        if node.op_type == "MatMulNBits":
+            name, array = _product_weight(node)
+            found[name] = array
+        elif node.op_type == "DequantizeLinear":
+            codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
+            if codes is not None and scale is not None and node.inputs[0] is not None:
+                axis = node.attributes.get_int("axis", 1)
+                shape = [-1 if index == axis else 1 for index in range(codes.ndim)]
+                found[str(node.inputs[0].name)] = codes.astype(np.float32) * scale.reshape(shape)
+    for name, value in model.graph.initializers.items():
+        plain = constant(value)
+        if name not in found and plain is not None:
+            found[name] = plain.astype(np.float32)
+    return found
+
+
+def _product_weight(node: ir.Node) -> tuple[str, NDArray[np.float32]]:
+    codes, scales = constant(node.inputs[1]), constant(node.inputs[2])
+    assert codes is not None
+    assert scales is not None
+    assert node.inputs[1] is not None
+    wide = widen_blocks(codes, scales, node.attributes["bits"].as_int())
+    wide = wide[:, : node.attributes["K"].as_int()]
+    name = str(node.inputs[1].name).removesuffix(".codes")
+    if name.endswith(".transposed"):
+        return name.removesuffix(".transposed"), np.ascontiguousarray(wide.T)
+    return name, np.ascontiguousarray(wide)
