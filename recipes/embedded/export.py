@@ -1,9 +1,10 @@
 """Write the trained captioner as a bundle.
 
-    python recipes/embedded/export.py RUN/reward.pt BUNDLE [--name embedded-en] [--version 1.0.0]
+    python recipes/embedded/export.py RUN BUNDLE [--blend 0.2] [--version 0.9.0]
 
-`RUN/vocabulary.json` lies beside the checkpoint. The model card and the notice are `card.md` and
-`notice.md` of this folder.
+The weights are a blend of the two stages: `--blend` is the share of the self-critical one. It
+keeps the first stage's variety and takes part of the second one's gain (weight-space ensembles,
+Wortsman et al. 2022). The model card and the notice are `card.md` and `notice.md` of this folder.
 """
 
 from __future__ import annotations
@@ -90,21 +91,32 @@ def description(name: str, version: str, vocabulary: list[str], hints: int, widt
     }
 
 
+def averaged(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """A stage's averaged weights; those that did not train as they are."""
+    content = torch.load(checkpoint, weights_only=True)
+    return {**content["model"], **content["average"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("run", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--name", default="embedded-en")
-    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--version", default="0.9.0")
+    parser.add_argument("--blend", type=float, default=0.2)
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     settings = read_settings(options.settings, options.set)
-    vocabulary = json.loads((options.checkpoint.parent / "vocabulary.json").read_text())
+    vocabulary = json.loads((options.run / "vocabulary.json").read_text())
     model = build(settings, vocabulary)
-    weights = torch.load(options.checkpoint, weights_only=True)
-    model.load_state_dict(weights["model"])
-    model.load_state_dict(weights["average"], strict=False)
+    words_stage, reward_stage = (averaged(options.run / f"{n}.pt") for n in ("words", "reward"))
+    model.load_state_dict(
+        {
+            name: torch.lerp(weight, reward_stage[name], options.blend)
+            for name, weight in words_stage.items()
+        }
+    )
     model.eval()
     with tempfile.TemporaryDirectory() as temporary:
         graphs = Path(temporary)
