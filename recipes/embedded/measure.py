@@ -36,6 +36,14 @@ _TITLES = {
     "val-coco": "COCO (186 photos)",
     "val-pascal": "Pascal, 5 a category",
 }
+_HEADING = """# Scores of the embedded captioner
+
+With its own decoding and PTB tokenisation; in brackets the 95 % interval of 1,000 bootstrap
+resamples of the photos. CIDEr is CIDEr-D, its document frequencies those of each set's references.
+distinct: different captions as a share of all; words: mean length. Part of COCO's val2017 is in the
+training set, none of these 186 photos.
+
+"""
 Captions = dict[str, str]
 Vectors = npt.NDArray[np.float32]
 
@@ -154,7 +162,7 @@ def main() -> None:
     text = table(reports)
     print(text, end="")
     if options.out is not None:
-        write_bytes(options.out, text.encode())
+        write_bytes(options.out, (_HEADING + text).encode())
         plain = {n: {s: r.to_dict() for s, r in rows.items()} for n, rows in reports.items()}
         write_json(options.out.with_suffix(".json"), plain)
         write_json(options.out.with_suffix(".predictions.json"), predictions)
