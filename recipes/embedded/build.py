@@ -40,6 +40,8 @@ class Settings:
     texts_a_step: int
     label_smoothing: float
     distillation: float
+    tags: int
+    tagging: float
     encoder_pace: float
     steps: int
     warmup: int
@@ -111,7 +113,7 @@ def build(settings: Settings, vocabulary: list[str]) -> PrefixCaptioner:
     indices = [vocabulary.index(name) for name in names]
     mapper.words.weight.data.copy_(embeddings[indices] * width**0.5)
     encoder = published_encoder(settings.scale)
-    return PrefixCaptioner(encoder, mapper, language_model, settings.depth)
+    return PrefixCaptioner(encoder, mapper, language_model, settings.depth, settings.tags)
 
 
 class Store:

@@ -82,6 +82,17 @@ class Batches:
             owner += [position] * count
         return lines, torch.tensor(owner, device=self.device)
 
+    def draw_tags(self, chosen: list[int]) -> Tensor:
+        """Share of a photo's captions with each of the most frequent words, (B, tags)."""
+        first, last = len(words.SPECIALS), len(words.SPECIALS) + self.settings.tags
+        shares = torch.zeros(len(chosen), self.settings.tags)
+        for row, index in enumerate(chosen):
+            captions = self.photos[index][2]
+            for word in (word for line in captions for word in set(line)):
+                if first <= word < last:
+                    shares[row, word - first] += 1 / len(captions)
+        return shares.to(self.device)
+
     def draw_texts(self) -> tuple[list[list[int]], Tensor, Tensor]:
         """Captions without photos, and hints as a classifier would give: right ones and wrong."""
         lines = self.rng.sample(self.texts, self.settings.texts_a_step)
@@ -144,6 +155,11 @@ def word_losses(
         terms = {
             "photos": caption_loss(model, lines, model.mapper(features), owner, None, smoothing)
         }
+        told = model.tag(F.dropout(features[:, 0], settings.dropout))
+        tags = F.binary_cross_entropy_with_logits(
+            told, batches.draw_tags(chosen), reduction="sum"
+        )
+        terms["tags"] = settings.tagging * tags / len(chosen)
         few = slice(0, len(maps) // 3)
         with torch.no_grad():
             target = published.classify(published.tail(maps[few], model.depth)).softmax(1)
@@ -166,7 +182,6 @@ def reward_losses(
     while True:
         chosen, maps = batches.draw_photos()
         usable = [i for i, photo in enumerate(chosen) if len(references[photo]) > 1]
-        model.eval()  # no dropout: what is reinforced is what was drawn
         with torch.no_grad():  # the encoder has learned what it can from words
             features = model.encoder.tail(maps[usable], model.depth)
         loss, mean = self_critical_loss(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from capsmith.export.edits import constant, only_user, take_over
+from capsmith.export.edits import add_initializer, constant, only_user, take_over
 
 
 def fuse(model: ir.Model) -> ir.Model:
@@ -23,6 +24,7 @@ def fuse(model: ir.Model) -> ir.Model:
             _fuse_sum_and_norm(model, node)
         elif node.op_type == "Sub":
             _normalise_scores(model.graph, node)
+    _copy_memory_once(model.graph)
     passes.RemoveUnusedNodesPass()(model)
     return model
 
@@ -79,6 +81,56 @@ def _fuse_cache(model: ir.Model, node: ir.Node) -> None:
     model.graph.insert_before(join, fused)
     for old, new in zip((join.outputs[0], key, value), fused.outputs, strict=False):
         take_over(old, new)
+
+
+def _copy_memory_once(graph: ir.Graph) -> None:
+    """Concat(Gather(memory, parents), fresh) becomes If(no prefix, Gather, Concat of Gather).
+
+    `fresh` comes from the prefix, which later steps do not have: without the choice they would
+    copy the whole memory a second time to add nothing to it.
+    """
+    prefix = next(value for value in graph.inputs if value.name == "prefix")
+    grown = [node for node in graph if node.op_type == "Concat" and _gathered(node) is not None]
+    if not grown:
+        return
+    size = ir.node("Shape", [prefix], attributes={"start": 1, "end": 2})
+    none = add_initializer(graph, "no_rows", np.zeros(1, np.int64))
+    is_read = ir.node("Equal", [size.outputs[0], none])
+    graph.insert_before(next(iter(graph)), [size, is_read])
+    for node in grown:
+        gather = _gathered(node)
+        assert gather is not None
+        same, first = (
+            ir.node("Gather", list(gather.inputs), attributes={"axis": 0}) for _ in range(2)
+        )
+        axis = node.attributes.get_int("axis")
+        longer = ir.node("Concat", [first.outputs[0], node.inputs[1]], attributes={"axis": axis})
+        choice = ir.node(
+            "If",
+            [is_read.outputs[0]],
+            attributes={
+                "then_branch": _branch([same], node.outputs[0]),
+                "else_branch": _branch([first, longer], node.outputs[0]),
+            },
+        )
+        graph.insert_before(node, choice)
+        take_over(node.outputs[0], choice.outputs[0])
+
+
+def _gathered(node: ir.Node) -> ir.Node | None:
+    """The Gather of Concat(Gather(memory, parents), fresh), which nothing else reads."""
+    if len(node.inputs) != 2 or node.inputs[0] is None or len(list(node.inputs[0].uses())) != 1:
+        return None
+    gather = node.inputs[0].producer()
+    return gather if gather is not None and gather.op_type == "Gather" else None
+
+
+def _branch(nodes: list[ir.Node], like: ir.Value) -> ir.Graph:
+    name = f"{like.name}.{'grown' if len(nodes) > 1 else 'same'}"
+    for node in nodes:  # a name may stand once, in subgraphs too
+        node.outputs[0].name = f"{name}.{node.op_type}"
+        node.outputs[0].type = like.type
+    return ir.Graph([], [nodes[-1].outputs[0]], nodes=nodes, name=name)
 
 
 def _fuse_sum_and_norm(model: ir.Model, node: ir.Node) -> None:

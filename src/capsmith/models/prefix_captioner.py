@@ -14,6 +14,8 @@ class PrefixCaptioner(nn.Module):
     """Captions from an encoder's intermediate feature maps.
 
     depth: how many encoder blocks are frozen; the maps that they give are what a store holds.
+    tags: how many words `tag` tells from the mean vector; it serves training alone (Wu et al. 2016
+    caption from such attributes) and is not exported.
     """
 
     def __init__(
@@ -22,10 +24,13 @@ class PrefixCaptioner(nn.Module):
         mapper: HintedGridMapper,
         language_model: CrossAttentionDecoder,
         depth: int,
+        tags: int = 0,
     ):
         super().__init__()
         self.encoder, self.mapper, self.language_model = encoder, mapper, language_model
         self.depth = depth
+        self.tag = nn.Linear(mapper.project.in_features, tags)
+        nn.init.constant_(self.tag.bias, -4.0)  # most words are in few captions
         mapper.classifier.load_state_dict(encoder.classifier.state_dict())
         frozen = [encoder.stem, *encoder.blocks[:depth], encoder.classifier]
         for module in frozen:

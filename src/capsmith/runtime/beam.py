@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsmith.runtime.engine import Floats, Ints, Scores, Want
-from capsmith.runtime.filters import Filters, Options, largest, lookup
+from capsmith.runtime.filters import Filters, Options, largest, lookup, picked
 from capsmith.runtime.rules import Hypothesis, Rules
 from capsmith.runtime.search import Step, common_start, distinct, first_contexts
 from capsmith.types import Beam, FinishReason
@@ -117,16 +117,15 @@ class BeamSearch:
         taken = np.zeros((self._pictures, len(self._is_stop) if groups > 1 else 0), np.float32)
         following, rows = [], []
         for group in range(groups):
-            members = np.nonzero(self._beams.groups % groups == group)[0]
+            members = np.flatnonzero(self._beams.groups % groups == group)
             ranked = self._rank(members, options, taken)
             beams, old_rows = self._follow(ranked, self._settle(ranked, options), options)
             if groups > 1:
                 self._take(ranked, taken)
             following.append(beams)
             rows.append(old_rows)
-        order = np.argsort(np.concatenate([beams.groups for beams in following]), kind="stable")
-        self._beams = _joined(following).rows(order)
-        return Step(self._beams.contexts[:, -1], parents[np.concatenate(rows)[order]])
+        self._beams, old = _joined(following, rows)
+        return Step(self._beams.contexts[:, -1], parents[old])
 
     def decided(self) -> tuple[int, ...]:
         """See `Search.decided`: what running captions and the best finished ones agree on."""
@@ -152,11 +151,13 @@ class BeamSearch:
 
     def _rank(self, members: Ints, options: Options, taken: Floats) -> _Ranked:
         """The best continuations of the groups whose rows are `members`."""
-        groups, group_of = np.unique(self._beams.groups[members], return_inverse=True)
+        numbers = self._beams.groups[members]
+        is_first = np.diff(numbers, prepend=-1) != 0
+        groups, group_of = numbers[is_first], np.cumsum(is_first) - 1
         ids = options.ids[members]
         totals = self._beams.scores[members, None] + options.scores[members]
         if taken.size:
-            pictures = self._beams.groups[members] // self._beam.groups
+            pictures = numbers // self._beam.groups
             totals = totals - taken[pictures[:, None], ids]
         choices = ids.shape[1]
         table = np.full((len(groups), self._width, choices), -np.inf, np.float32)
@@ -165,13 +166,14 @@ class BeamSearch:
         rows[group_of, self._beams.places[members]] = members
         flat = table.reshape(len(groups), self._width * choices)
         best = largest(flat, (1 + len(self._rules.stop)) * self._width)
-        old_rows = np.take_along_axis(rows, best // choices, 1)
+        places, columns = np.divmod(best, choices)
+        old_rows = picked(rows, places)
         return _Ranked(
             groups=groups,
-            totals=np.take_along_axis(flat, best, 1),
+            totals=picked(flat, best),
             rows=old_rows,
-            choices=best % choices,
-            tokens=options.ids[old_rows, best % choices],
+            choices=columns,
+            tokens=options.ids[old_rows, columns],
         )
 
     def _take(self, ranked: _Ranked, taken: Floats) -> None:
@@ -241,11 +243,16 @@ class BeamSearch:
         return beams, rows
 
 
-def _joined(parts: list[_Beams]) -> _Beams:
-    return _Beams(
+def _joined(parts: list[_Beams], rows: list[Ints]) -> tuple[_Beams, Ints]:
+    """The beams of all groups, a picture's side by side, and the old row of each."""
+    if len(parts) == 1:
+        return parts[0], rows[0]
+    order = np.argsort(np.concatenate([part.groups for part in parts]), kind="stable")
+    beams = _Beams(
         groups=np.concatenate([part.groups for part in parts]),
         places=np.concatenate([part.places for part in parts]),
         contexts=np.concatenate([part.contexts for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         logprobs=np.concatenate([part.logprobs for part in parts]),
     )
+    return beams.rows(order), np.concatenate(rows)[order]

@@ -116,7 +116,7 @@ class Captioner:
         Raises `ImageError` for a picture that cannot be read, and `ConfigError` for an option.
         """
         plan = self._plan(strategy, limits, language)
-        read = self._read(picture, keep_thumbnail=True)
+        read = self._read(picture, keep_thumbnail=is_notebook())
         return plan.captions(self._graphs.encode(read.pixels[None]), [read.thumbnail])[0]
 
     def caption_many(

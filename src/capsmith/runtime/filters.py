@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capsmith.runtime.engine import Floats, Ints, Scores, Want
 from capsmith.runtime.rules import Rules
+
+Number = TypeVar("Number", np.float32, np.int64)
 
 Scale = Literal["logits", "logprobs"]
 """What a repetition penalty multiplies. `transformers` penalises logits in greedy search and
@@ -76,11 +78,7 @@ class Filters:
             values = _penalise(values, contexts, self._rules.repetition_penalty)
         values = self._ban(values, ids, contexts)
         best = largest(values, self._keep)
-        return Options(
-            np.take_along_axis(ids, best, 1),
-            np.take_along_axis(values, best, 1),
-            np.take_along_axis(logprobs, best, 1),
-        )
+        return Options(picked(ids, best), picked(values, best), picked(logprobs, best))
 
     def _ban(self, values: Floats, ids: Ints, contexts: Ints) -> Floats:
         new_tokens = contexts.shape[1] - len(self._rules.prompt)
@@ -102,10 +100,14 @@ class Filters:
                 pairs.append((rows, np.full(len(rows), end)))
         size = self._rules.no_repeat_ngram
         if size and length >= size:
-            ngrams = np.lib.stride_tricks.sliding_window_view(contexts, size, axis=1)
-            last = contexts[:, None, length - size + 1 :]
-            rows, places = np.nonzero((ngrams[:, :, :-1] == last).all(2))
-            pairs.append((rows, ngrams[rows, places, -1]))
+            places = length - size + 1
+            is_repeat = np.ones((len(contexts), places), np.bool_)
+            for offset in range(size - 1):
+                is_repeat &= (
+                    contexts[:, offset : offset + places] == contexts[:, places + offset, None]
+                )
+            rows, found = np.nonzero(is_repeat)
+            pairs.append((rows, contexts[rows, found + size - 1]))
         return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
 
 
@@ -122,8 +124,13 @@ def largest(values: Floats, count: int) -> Ints:
     if width <= 4 * count:
         return np.argsort(-values, axis=1, kind="stable")[:, :count]
     found = np.sort(np.argpartition(-values, count, axis=1)[:, :count], axis=1)
-    order = np.argsort(-np.take_along_axis(values, found, 1), axis=1, kind="stable")
-    return np.take_along_axis(found, order, 1)
+    order = np.argsort(-picked(values, found), axis=1, kind="stable")
+    return picked(found, order)
+
+
+def picked(values: NDArray[Number], columns: Ints) -> NDArray[Number]:
+    """(N, K), in row n values[n, columns[n]]: `np.take_along_axis`, several times as fast."""
+    return values[np.arange(len(values))[:, None], columns]
 
 
 def _penalise(values: Floats, contexts: Ints, penalty: float) -> Floats:

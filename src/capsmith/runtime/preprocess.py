@@ -34,13 +34,12 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
     else:
         resized = image.resize(size, resample)
     # One multiply and one add a value, laid out channel by channel as they are written.
-    std = np.asarray(preprocessing.std, np.float32)
-    scale = 1 / (255 * std)
-    shift = -np.asarray(preprocessing.mean, np.float32) / std
-    values = np.asarray(resized).transpose(2, 0, 1)
-    return np.ascontiguousarray(
-        values * scale[:, None, None] + shift[:, None, None], dtype=np.float32
-    )
+    std = np.asarray(preprocessing.std, np.float32)[:, None, None]
+    mean = np.asarray(preprocessing.mean, np.float32)[:, None, None]
+    pixels = np.empty((3, resized.height, resized.width), np.float32)
+    np.multiply(np.asarray(resized).transpose(2, 0, 1), 1 / (255 * std), out=pixels)
+    pixels -= mean / std
+    return pixels
 
 
 def _cover(image: Image.Image, target: tuple[int, int], resample: Image.Resampling) -> Image.Image:

@@ -27,12 +27,16 @@ def self_critical_loss(
     Rennie et al. 2017, equation 8, with the leave-one-out baseline of Luo 2020 in the place of the
     greedy caption. prefix: float32 (B, P, width); photos: the reward's photo index of each row. The
     stop token counts as a word in samples and references alike, so that breaking off costs.
-    Call it with the model in eval mode, so that what is reinforced is what was drawn.
+    Samples are drawn without dropout, as captions will be; their gradient is taken in the mode
+    that the model is in: with dropout, it holds back from the training photos.
     Returns the loss and the mean reward (CIDEr-D, 1.0 is 100 points).
     """
+    mode = model.training
+    model.eval()
     tokens, real = model.generate(
         prefix.detach(), start=start, stop=stop, limit=limit, samples=samples
     )
+    model.train(mode)
     owner = torch.arange(len(prefix)).repeat_interleave(samples)
     scores = torch.tensor(
         [
