@@ -10,14 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from capsmith.cli.output import escape_name
+from capsmith.data.photos import is_photo_name
 from capsmith.errors import ConfigError
 
-# fmt: off
-PHOTO_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
-    ".tiff", ".webp",
-})
-# fmt: on
 STDIN = "-"
 MAX_STDIN_BYTES = 100_000_000
 
@@ -121,7 +116,7 @@ def _entries(folder: str, relative: PurePath, found: Found) -> list[tuple[str, P
         below = relative / entry.name
         if entry.is_dir(follow_symlinks=False):
             entries.append((entry.path, below, True))
-        elif entry.is_file(follow_symlinks=False) and below.suffix.lower() in PHOTO_SUFFIXES:
+        elif entry.is_file(follow_symlinks=False) and is_photo_name(entry.name):
             entries.append((entry.path, below, False))
         else:
             found.skipped += 1

@@ -1,0 +1,1 @@
+"""Photos with captions, as data sets publish them: reading, checking, encoding once, fetching."""
