@@ -94,7 +94,8 @@ def pretrained_embeddings(vocabulary: list[str], width: int) -> torch.Tensor:
     centred = torch.stack(rows) - table.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     projected = centred @ directions[:width].T
-    return projected / projected.std() * width**-0.5
+    scaled: torch.Tensor = projected / projected.std() * width**-0.5
+    return scaled
 
 
 def build(settings: Settings, vocabulary: list[str]) -> PrefixCaptioner:

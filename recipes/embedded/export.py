@@ -1,6 +1,6 @@
 """Write the trained captioner as a bundle.
 
-    python recipes/embedded/export.py RUN BUNDLE [--blend 0.2] [--version 0.9.0]
+    python recipes/embedded/export.py RUN BUNDLE [--blend 1.0] [--precision int8]
 
 The weights are a blend of the two stages: `--blend` is the share of the self-critical one. It
 keeps the first stage's variety and takes part of the second one's gain (weight-space ensembles,
@@ -14,14 +14,17 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 
 import words
-from build import build, read_settings
+from build import Settings, build, read_settings
 from capsmith.bundle import write_bundle
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
+from capsmith.export.quantize import Precision
+from capsmith.models.prefix_captioner import PrefixCaptioner
 
 HERE = Path(__file__).parent
 ROWS, FEATURES = 37, 1280
@@ -40,8 +43,10 @@ def word_tokenizer(vocabulary: list[str]) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def description(name: str, version: str, vocabulary: list[str], hints: int, width: int) -> dict:
-    """`captioner.json` without its files."""
+def description(
+    name: str, version: str, vocabulary: list[str], settings: Settings, *, precision: Precision
+) -> dict[str, Any]:
+    """`captioner.json` without its files; `precision` is the decoder's."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     scale = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
     return {
@@ -69,7 +74,7 @@ def description(name: str, version: str, vocabulary: list[str], hints: int, widt
             "mean": scale[0],
             "std": scale[1],
         },
-        "prefix": {"rows": ROWS + hints, "width": width},
+        "prefix": {"rows": ROWS + settings.hints, "width": settings.width},
         "language_model": {
             "kind": "cross-attention",
             "vocab_size": len(vocabulary),
@@ -77,7 +82,7 @@ def description(name: str, version: str, vocabulary: list[str], hints: int, widt
             "start_tokens": [words.START],
             "stop_tokens": [words.STOP],
             "never_tokens": [words.PAD, words.START, words.UNKNOWN],
-            "precision": "int8",
+            "precision": precision,
         },
         "text": {
             "lowercase_prompt": True,
@@ -97,48 +102,67 @@ def averaged(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {**content["model"], **content["average"]}
 
 
+def trained(run: Path, settings: Settings, vocabulary: list[str], blend: float) -> PrefixCaptioner:
+    """The captioner of a run: its first stage, or a blend with its second."""
+    model = build(settings, vocabulary)
+    weights = averaged(run / "words.pt")
+    if blend:
+        second = averaged(run / "reward.pt")
+        weights = {name: torch.lerp(w, second[name], blend) for name, w in weights.items()}
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def write(
+    model: PrefixCaptioner, facts: dict[str, Any], vocabulary: list[str], bundle: Path
+) -> None:
+    """Export the three graphs and write the bundle; `facts` is `description`'s."""
+    precision = facts["language_model"]["precision"]
+    exact = precision == "float32"
+    with tempfile.TemporaryDirectory() as temporary:
+        graphs = Path(temporary)
+        side = model.encoder.side
+        export_encoder(
+            model.encoder, graphs / "encoder.onnx", height=side, width=side,
+            precision="float32" if exact else "float16",
+        )  # fmt: skip
+        export_mapper(
+            model.mapper, graphs / "mapper.onnx", rows=ROWS, width=FEATURES,
+            precision="float32" if exact else "int8-stored",
+        )  # fmt: skip
+        export_decoder(model.language_model, graphs / "decoder.onnx", precision=precision)
+        classes = "\n".join(names[0] for names in words.class_names())
+        write_bundle(
+            bundle,
+            facts,
+            {
+                **{path.name: path for path in sorted(graphs.iterdir())},
+                "tokenizer.json": word_tokenizer(vocabulary).to_str().encode(),
+                "classes.txt": classes.encode() + b"\n",
+                "README.md": (HERE / "card.md").read_bytes(),
+                "LICENSE.md": (HERE / "notice.md").read_bytes(),
+            },
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--name", default="embedded-en")
-    parser.add_argument("--version", default="0.9.0")
-    parser.add_argument("--blend", type=float, default=0.2)
+    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--blend", type=float, default=1.0)
+    parser.add_argument("--precision", default="int8", choices=("float32", "int8", "int4"))
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     settings = read_settings(options.settings, options.set)
     vocabulary = json.loads((options.run / "vocabulary.json").read_text())
-    model = build(settings, vocabulary)
-    words_stage, reward_stage = (averaged(options.run / f"{n}.pt") for n in ("words", "reward"))
-    model.load_state_dict(
-        {
-            name: torch.lerp(weight, reward_stage[name], options.blend)
-            for name, weight in words_stage.items()
-        }
+    model = trained(options.run, settings, vocabulary, options.blend)
+    facts = description(
+        options.name, options.version, vocabulary, settings, precision=options.precision
     )
-    model.eval()
-    with tempfile.TemporaryDirectory() as temporary:
-        graphs = Path(temporary)
-        side = model.encoder.side
-        export_encoder(
-            model.encoder, graphs / "encoder.onnx", height=side, width=side, precision="float16"
-        )
-        export_mapper(
-            model.mapper, graphs / "mapper.onnx", rows=ROWS, width=FEATURES, precision="int8"
-        )
-        export_decoder(model.language_model, graphs / "decoder.onnx", precision="int8")
-        write_bundle(
-            options.bundle,
-            description(options.name, options.version, vocabulary, settings.hints, settings.width),
-            {
-                **{path.name: path for path in sorted(graphs.iterdir())},
-                "tokenizer.json": word_tokenizer(vocabulary).to_str().encode(),
-                "classes.txt": "\n".join(n[0] for n in words.class_names()).encode() + b"\n",
-                "README.md": (HERE / "card.md").read_bytes(),
-                "LICENSE.md": (HERE / "notice.md").read_bytes(),
-            },
-        )
+    write(model, facts, vocabulary, options.bundle)
     print(f"{options.bundle}: {sum(f.stat().st_size for f in options.bundle.iterdir()):,} bytes")
 
 

@@ -65,12 +65,16 @@ def pixels(picture: Image.Image, side: int) -> np.ndarray:
     return ((np.asarray(squashed, np.float32) - 127.0) / 128.0).transpose(2, 0, 1)
 
 
-def encode_set(session, data: Path, store: Path, name: str, view: int, side: int) -> None:
+def encode_set(
+    session: onnxruntime.InferenceSession, data: Path, store: Path, name: str, view: int, side: int
+) -> None:
     target = store / f"{name}.{view}.npy"
     if target.exists():
         return
     rng = random.Random(f"{name} {view}")
-    names, rows, batch = [], [], []
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
 
     def flush() -> None:
         if batch:

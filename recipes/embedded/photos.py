@@ -43,8 +43,8 @@ def captions(data: Path, name: str) -> dict[str, list[str]]:
     every = _csv_captions(data / "flickr8k" / "captions.txt")
     wanted: list[str] = []
     for which in lists:
-        file = "extraImages.txt" if which == "extra" else f"Flickr_8k.{which}.txt"
-        wanted += (data / "flickr8k" / file).read_text().split()
+        file_name = "extraImages.txt" if which == "extra" else f"Flickr_8k.{which}.txt"
+        wanted += (data / "flickr8k" / file_name).read_text().split()
     return {photo: every[photo] for photo in wanted}
 
 

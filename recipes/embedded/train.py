@@ -156,9 +156,7 @@ def word_losses(
             "photos": caption_loss(model, lines, model.mapper(features), owner, None, smoothing)
         }
         told = model.tag(F.dropout(features[:, 0], settings.dropout))
-        tags = F.binary_cross_entropy_with_logits(
-            told, batches.draw_tags(chosen), reduction="sum"
-        )
+        tags = F.binary_cross_entropy_with_logits(told, batches.draw_tags(chosen), reduction="sum")
         terms["tags"] = settings.tagging * tags / len(chosen)
         few = slice(0, len(maps) // 3)
         with torch.no_grad():
@@ -242,7 +240,8 @@ def main() -> None:
     )
     (options.run / "vocabulary.json").write_text(json.dumps(vocabulary))
     print(describe(settings), f"{len(vocabulary)} words", flush=True)
-    model = build(settings, vocabulary).to(options.device, memory_format=torch.channels_last)
+    model = build(settings, vocabulary).to(options.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     store = Store(options.store)
     batches = Batches(options.data, store, settings, vocabulary, options.device)
     check = checker(model, options.data, options.store, vocabulary)
