@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ImageError,
     )
     from capsmith.runtime.captioner import Captioner, load
+    from capsmith.runtime.pictures import PictureLimits
     from capsmith.types import (
         Beam,
         Candidate,
@@ -52,6 +53,7 @@ __all__ = [
     "Greedy",
     "ImageError",
     "Limits",
+    "PictureLimits",
     "Sample",
     "TopN",
     "load",
@@ -59,6 +61,7 @@ __all__ = [
 
 _HOMES = {
     "Captioner": "capsmith.runtime.captioner",
+    "PictureLimits": "capsmith.runtime.pictures",
     "load": "capsmith.runtime.captioner",
     **dict.fromkeys(
         ["Beam", "Candidate", "Caption", "Contrastive", "Greedy", "Limits", "Sample", "TopN"],

@@ -58,16 +58,24 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                _sync_file(Path(folder, name))
-            _sync_folder(Path(folder))
-        # A rename would silently take the place of an empty folder on POSIX.
-        _refuse_existing(path)
-        temporary.rename(path)
+        publish_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Flush a finished folder and rename it, beside it on one file system, to `path`.
+
+    Raises `FileExistsError` where `path` exists.
+    """
+    for folder, _, names in os.walk(temporary, topdown=False):
+        for name in names:
+            _sync_file(Path(folder, name))
+        _sync_folder(Path(folder))
+    # A rename would silently take the place of an empty folder on POSIX.
+    _refuse_existing(path)
+    temporary.rename(path)
     _sync_folder(path.parent)
 
 

@@ -28,7 +28,7 @@ DESCRIPTION_NAME = "captioner.json"
 GRAPHS = ("encoder.onnx", "mapper.onnx", "decoder.onnx", "text.onnx")
 _REQUIRED = ("mapper.onnx", "decoder.onnx", "tokenizer.json", "README.md", "LICENSE.md")
 _OPTIONAL = ("encoder.onnx", "text.onnx", "classes.txt")
-_MAX_DESCRIPTION_BYTES = 1_000_000
+MAX_DESCRIPTION_BYTES = 1_000_000
 _MAX_DIMENSION = 1 << 24  # far over any real model; keeps sizes from a file out of overflow
 _DIGEST = "description_sha256"
 _AGAIN = "download or export the bundle again"
@@ -185,7 +185,7 @@ def read_bundle(folder: Path, *, verify: Verify = "auto", allow_hard_links: bool
     """
     folder = Path(folder).resolve()
     sizes = _scan(folder, allow_hard_links=allow_hard_links)
-    description = _read_description(folder)
+    description = read_description(folder)
     for name in sorted(sizes.keys() - description.files.keys() - {DESCRIPTION_NAME}):
         raise _bad(
             folder,
@@ -266,10 +266,11 @@ def _scan(folder: Path, *, allow_hard_links: bool) -> dict[str, int]:
     return {name: state.st_size for name, state in states.items()}
 
 
-def _read_description(folder: Path) -> Description:
+def read_description(folder: Path) -> Description:
+    """Read and check `captioner.json` alone, whatever else is there; raises `BundleError`."""
     path = folder / DESCRIPTION_NAME
     try:
-        value = strict_json.read_object(path, max_bytes=_MAX_DESCRIPTION_BYTES)
+        value = strict_json.read_object(path, max_bytes=MAX_DESCRIPTION_BYTES)
     except ValueError as error:
         raise _bad(path, str(error), _AGAIN) from None
     except OSError as error:

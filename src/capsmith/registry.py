@@ -1,15 +1,22 @@
-"""Names of bundles: those that ship inside the package. Data only; nothing is downloaded."""
+"""Names of bundles: those inside the package, and those fetched from a hub before.
+
+Nothing is downloaded here; `capsmith.hub` does that.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
 from capsmith.bundle import DESCRIPTION_NAME, Bundle, Encoder, Preprocessing, Verify, read_bundle
 from capsmith.errors import BundleError
+from capsmith.file_hashes import cache_folder
 
 DEFAULT = "embedded-en"
+HUB = "hub:"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 def names() -> tuple[str, ...]:
@@ -23,18 +30,36 @@ def names() -> tuple[str, ...]:
 def find_bundle(name_or_folder: str | os.PathLike[str]) -> Path:
     """The folder of a bundle, given a registered name or the folder itself.
 
-    What looks like a path (a `PathLike`, a separator in it, or an existing folder) is one; a name
-    comes first. Raises `BundleError`, which lists the names there are.
+    A name comes first; "hub:owner/name" is a bundle that was fetched. Raises `BundleError`, which
+    lists the names there are.
     """
     given = os.fspath(name_or_folder)
     if isinstance(name_or_folder, str) and given in names():
         return _embedded_folder() / given
+    if isinstance(name_or_folder, str) and given.startswith(HUB):
+        folder = hub_folder(given.removeprefix(HUB))
+        if not folder.is_dir():
+            raise BundleError(
+                f"{given}: not on this computer; run: capsmith fetch {given.removeprefix(HUB)}"
+            )
+        return folder
     if Path(given).is_dir():
         return Path(given).resolve()
     known = ", ".join(names()) or "none in this installation"
     raise BundleError(
         f"{given}: no such bundle; give a bundle's folder or one of these names: {known}"
     )
+
+
+def hub_folder(name: str) -> Path:
+    """Where the bundle `owner/name` or `owner/name@revision` of a hub lies once it is fetched.
+
+    Raises `BundleError` for what is no such name.
+    """
+    if not _REPOSITORY.fullmatch(name):
+        raise BundleError(f"{name}: not a hub's name; write owner/name or owner/name@revision")
+    repository, _, revision = name.partition("@")
+    return cache_folder() / "hub" / repository.replace("/", "--") / (revision or "main")
 
 
 def open_bundle(name_or_folder: str | os.PathLike[str], *, verify: Verify = "auto") -> Bundle:

@@ -24,6 +24,7 @@ NAMES = [
     "Greedy",
     "ImageError",
     "Limits",
+    "PictureLimits",
     "Sample",
     "TopN",
     "load",

@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("caption")(caption.caption)
 app.command("models")(models.models)
 app.command("check")(models.check)
+app.command("fetch")(models.fetch)
 
 
 def _print_version(is_asked: bool) -> None:

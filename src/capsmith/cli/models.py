@@ -1,4 +1,4 @@
-"""`capsmith models` and `capsmith check`."""
+"""`capsmith models`, `capsmith check` and `capsmith fetch`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,28 @@ def check(
         f"{escape_name(str(bundle))}: {checked.name} {checked.version} is intact:"
         f" {len(checked.files)} files, {_megabytes(checked)}"
     )
+
+
+def fetch(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="OWNER/NAME[@REVISION]", help="A bundle's repository on Hugging Face."
+        ),
+    ],
+) -> None:
+    """Download a bundle once, whole and verified; then `--model hub:OWNER/NAME` finds it."""
+    from capsmith import hub, registry
+    from capsmith.cli.output import print_line
+    from capsmith.cli.progress import Bytes
+
+    name = name.removeprefix(registry.HUB)
+    with Bytes() as shown:
+        folder = hub.fetch_bundle(name, progress=shown.update)
+    bundle = registry.open_bundle(f"{registry.HUB}{name}", verify="always")
+    print_line(f"{registry.HUB}{name} is {bundle.name} {bundle.version}, {_megabytes(bundle)}")
+    print_line(f"  licence: {bundle.licence}")
+    print_line(f"  folder:  {folder}")
 
 
 def _megabytes(bundle: Bundle) -> str:
