@@ -226,7 +226,8 @@ def test_stdin(bundle: Path) -> None:
     piped = caption(bundle, "-", stdin=CAT.read_bytes())
     named = caption(bundle, CAT)
     assert piped.lines == [f"-\t{named.lines[0].split(chr(9))[1]}"]
-    assert caption(bundle, "-", stdin=b"").status == 1
+    empty = caption(bundle, "-", stdin=b"")
+    assert (empty.status, empty.complaints) == (1, ["capsmith: -: the file is empty"])
 
 
 @posix

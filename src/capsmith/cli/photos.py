@@ -17,6 +17,12 @@ STDIN = "-"
 MAX_STDIN_BYTES = 100_000_000
 
 
+class _Stdin(bytes):
+    """What came through stdin; messages call it `-`."""
+
+    name = STDIN
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One photo to caption.
@@ -78,7 +84,8 @@ def _read_stdin(earlier: list[Photo]) -> Photo:
             "- reads a photo from stdin, which is a terminal; use: capsmith caption - < photo"
         )
     # One byte over the limit is enough for the picture's own size check to refuse it.
-    return Photo(STDIN, sys.stdin.buffer.read(MAX_STDIN_BYTES + 1), PurePath("stdin"))
+    content = _Stdin(sys.stdin.buffer.read(MAX_STDIN_BYTES + 1))
+    return Photo(STDIN, content, PurePath("stdin"))
 
 
 def _address(address: str, *, allow_urls: bool) -> Photo:

@@ -85,7 +85,7 @@ def picture_name(source: Picture) -> str:
     name: str | bytes
     match source:
         case bytes() | bytearray():
-            name = f"<{len(source)} bytes>"
+            name = getattr(source, "name", "") or f"<{len(source)} bytes>"
         case Image.Image():
             name = getattr(source, "filename", "") or "<image>"
         case np.ndarray():

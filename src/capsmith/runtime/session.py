@@ -15,6 +15,9 @@ import onnxruntime as ort
 from capsmith.errors import BundleError, ConfigError
 from capsmith.runtime.graph_contents import GraphContents, MalformedGraphError, read_graph_contents
 
+MAX_THREADS = 1024
+"""Far more than a machine has; a hundred thousand would not end in an error but in a standstill."""
+
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 # What capsmith's own export writes beyond standard ONNX; all are plain arithmetic.
@@ -57,11 +60,11 @@ def open_session(
     threads: threads inside an operator; None means every CPU that the process may use.
     device: one of `available_devices()`, or "auto" for the first of them.
 
-    Raises `ConfigError` for a device that is absent or fewer than one thread, and `BundleError`
-    for a file that is missing, broken, or holds what it must not.
+    Raises `ConfigError` for a device that is absent and a number of threads that makes no sense,
+    and `BundleError` for a file that is missing, broken, or holds what it must not.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; give 1 or more, or leave it out")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads is {threads}; give 1 to {MAX_THREADS}, or leave it out")
     providers = _providers(device)
     check_graph(path)
     try:

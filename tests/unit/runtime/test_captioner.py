@@ -297,8 +297,9 @@ def test_options_are_checked(captioner: Captioner, folder: Path, photos: list[Pa
         captioner.caption_many(photos, batch_size=0)
     with pytest.raises(ConfigError, match="device"):
         capsmith.load(folder, device="abacus")
-    with pytest.raises(ConfigError, match="threads"):
-        capsmith.load(folder, threads=0)
+    for threads in (0, 100_000):
+        with pytest.raises(ConfigError, match="threads"):
+            capsmith.load(folder, threads=threads)
 
 
 def test_addresses_are_opened_only_by_the_callers_function(
