@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -415,7 +416,11 @@ def test_memory_does_not_grow_with_the_photos(captioner: Captioner, photos: list
     assert resident_bytes() - before < 8_000_000
 
 
-def test_notebooks_show_photo_and_text(captioner: Captioner, photos: list[Path]) -> None:
+def test_notebooks_show_photo_and_text(
+    captioner: Captioner, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert captioner.caption(photos[0]).thumbnail is None
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     caption = captioner.caption(photos[0])
     page = caption._repr_html_()
     assert caption.text in page
