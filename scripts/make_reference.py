@@ -22,6 +22,7 @@ import typer
 import capsmith
 from capsmith import bundle, fetch
 from capsmith.cli.app import app
+from capsmith.data import manifest, sources, store
 from capsmith.evaluate import report
 from capsmith.runtime import pictures
 
@@ -33,6 +34,9 @@ MORE_NAMES: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
     (pictures, ("PictureLimits",)),
     (bundle, ("read_bundle", "write_bundle", "Bundle")),
     (report, ("report", "Report")),
+    (sources, ("read_data", "DataSource")),
+    (manifest, ("Manifest", "Photo")),
+    (store, ("open_store", "FeatureStore")),
 )
 
 
@@ -53,13 +57,19 @@ def cli_page() -> str:
     parts = ["# Command line", "", _NOTE, ""]
     with group.make_context("capsmith", [], resilient_parsing=True, **settings) as root:
         parts += _help_block("capsmith", group.get_help(root))
-        for name in group.list_commands(root):
-            command = group.get_command(root, name)
-            with command.make_context(
-                name, [], parent=root, resilient_parsing=True, **settings
-            ) as context:
-                parts += _help_block(f"capsmith {name}", command.get_help(context))
+        parts += _commands_of(group, root, settings)
     return "\n".join(parts) + "\n"
+
+
+def _commands_of(group: Any, parent: Any, settings: dict[str, Any]) -> Iterator[str]:
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        with command.make_context(
+            name, [], parent=parent, resilient_parsing=True, **settings
+        ) as context:
+            yield from _help_block(context.command_path, command.get_help(context))
+            if hasattr(command, "list_commands"):
+                yield from _commands_of(command, context, settings)
 
 
 def api_page() -> str:

@@ -80,14 +80,14 @@ class CaptionLine:
 class Finding:
     """One thing that is wrong.
 
-    A clean manifest is made without the photo `drops_photo` (an id) and without `drops_line`, or
-    with `new_text` in its place.
+    A clean manifest is made without the photos `drops_photos` (ids) and without `drops_line`, or
+    with `new_text` in its place. What a reader finds wrong is not in its rows at all.
     """
 
     kind: Kind
     place: Place
     message: str
-    drops_photo: str = ""
+    drops_photos: tuple[str, ...] = ()
     drops_line: CaptionLine | None = None
     new_text: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from capsmith import strict_json
@@ -85,6 +85,15 @@ def read_data(
     return joined.manifest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A photo of a row: its id, its bytes, and the splits that the data set gives it."""
+
+    photo: str
+    source: PhotoBytes
+    splits: tuple[tuple[str, Place], ...]
+
+
 @dataclass(slots=True)
 class _Draft:
     source: PhotoBytes
@@ -103,17 +112,17 @@ class _Joined:
     def add_text(self, line: CaptionLine) -> None:
         self._texts.append(line)
 
-    def add(
-        self, photo: str, source: PhotoBytes, line: CaptionLine, splits: Iterable[tuple[str, Place]]
-    ) -> None:
-        draft = self._drafts.setdefault(photo, _Draft(source, [], {}))
-        if draft.source != source:
+    def add(self, found: _Found, line: CaptionLine, splits: Iterable[tuple[str, Place]]) -> None:
+        draft = self._drafts.get(found.photo)
+        if draft is None:
+            draft = self._drafts[found.photo] = _Draft(found.source, [], {})
+        if draft.source != found.source:
             raise DataError(
-                f"{line.place}: two photos are called {photo} ({draft.source} and {source});"
-                ' give one data set a "name"'
+                f"{line.place}: two photos are called {found.photo} ({draft.source} and"
+                f' {found.source}); give one data set a "name"'
             )
         draft.captions.append(line)
-        for split, place in splits:
+        for split, place in (*found.splits, *splits):
             draft.splits.setdefault(split, place)
 
     def manifest(self) -> Manifest:
@@ -144,22 +153,20 @@ def _read_source(source: DataSource, base: Path, joined: _Joined) -> None:
         path, name = find_captions(path)
     rows = read_rows(path, name, joined.on_finding, columns=source.columns)
     lists = SplitLists.read(_lists(source, path, base))
-    finder = _Finder(_index(source, path, name, base), source.name, joined.on_finding)
+    finder = _Finder(source, _index(source, path, name, base), lists, joined.on_finding)
     count = 0
     for row in rows:
         count += 1
-        _add_row(row, source, lists, finder, joined)
+        _add_row(row, source, finder, joined)
     if not count:
         raise DataError(f"{path}: holds no captions; fetch it again, or name its format")
     if source.splits:
         lists.check_used()
 
 
-def _add_row(
-    row: Row, source: DataSource, lists: SplitLists, finder: _Finder, joined: _Joined
-) -> None:
+def _add_row(row: Row, source: DataSource, finder: _Finder, joined: _Joined) -> None:
     line = CaptionLine(
-        text=row.text.strip(),
+        text=" ".join(row.text.split()),
         language=row.language or source.language or "en",
         place=row.place,
         weight=source.weight * row.weight,
@@ -174,31 +181,42 @@ def _add_row(
     found = finder.find(row)
     if found is None:
         return
-    claims = [(split_name(row.split, row.place), row.place), *lists.of(row.photo)]
-    claims.append((split_name(source.split, source.path), row.place))
-    photo, where = found
-    joined.add(photo, where, line, [claim for claim in claims if claim[0]])
+    said = split_name(row.split, row.place)
+    joined.add(found, line, [(said, row.place)] if said else [])
 
 
 class _Finder:
     """Finds the photos of one data set; each that cannot be found is told once."""
 
-    def __init__(self, index: PhotoIndex | None, prefix: str, on_finding: OnFinding) -> None:
+    def __init__(
+        self,
+        source: DataSource,
+        index: PhotoIndex | None,
+        lists: SplitLists,
+        on_finding: OnFinding,
+    ) -> None:
+        self._prefix = f"{source.name}/" if source.name else ""
+        self._split = split_name(source.split, source.path)
         self._index = index
-        self._prefix = prefix
+        self._lists = lists
         self._on_finding = on_finding
-        self._known: dict[str, tuple[str, PhotoBytes] | None] = {}
+        self._known: dict[str, _Found | None] = {}
 
-    def find(self, row: Row) -> tuple[str, PhotoBytes] | None:
+    def find(self, row: Row) -> _Found | None:
         if row.photo not in self._known:
             self._known[row.photo] = self._look_up(row)
         return self._known[row.photo]
 
-    def _look_up(self, row: Row) -> tuple[str, PhotoBytes] | None:
+    def _look_up(self, row: Row) -> _Found | None:
         found = self._candidates(row)
         if len(found) == 1:
             photo, where = found[0]
-            return (f"{self._prefix}/{photo}" if self._prefix else photo), where
+            # Two data sets may name the way to one file differently.
+            where = replace(where, path=where.path.resolve())
+            splits = self._lists.of(row.photo)
+            if self._split:
+                splits = [*splits, (self._split, row.place)]
+            return _Found(self._prefix + photo, where, tuple(splits))
         kind: Kind = "ambiguous" if found else "missing"
         which = ", ".join(str(where) for _, where in found[:3])
         wrong = f"there is no photo {row.source or row.photo}"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import gzip
 import lzma
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Final, cast
 
 from capsmith.data.rows import Finding, OnFinding, Place
 from capsmith.errors import DataError
 
 Line = tuple[int, str]
+
+READ_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading a file may raise, compressed ones too."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -33,7 +37,7 @@ def read_lines(path: Path, on_finding: OnFinding) -> Iterator[Line]:
                     raise DataError(f"{path}: is UTF-16; save it as UTF-8")
                 line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
                 yield number, _decode(line.rstrip(b"\r\n"), Place(path, number), on_finding)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except READ_ERRORS as error:
         raise unreadable(path, error) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,7 @@ def test_webdataset_shards(tmp_path: Path) -> None:
         ("a\tb\nc\n", "clipcap-chinese", 2, "is not of the form id<TAB>caption"),
         ("a\thttp://b\nc\td\te\n", "conceptual", 2, "is not of the form caption<TAB>url"),
         ('{"image": "a", "caption": "b"}\n{\n', "jsonl", 2, "is not a JSON object"),
+        ('{"image": "a", "caption": "b"}\n{"x": 1}\n', "jsonl", 2, "image is None, not the name"),
         ('{"image": "", "caption": "b"}\n', "jsonl", 1, "image is '', not the name of a photo"),
         ('{"image": "a", "caption": 3}\n', "jsonl", 1, "a caption, split or language is not text"),
     ],
@@ -320,8 +322,9 @@ def test_lines_that_are_not_utf8_are_told_and_read_as_windows_1252(tmp_path: Pat
         (b'[{"a": 1},\n{]', ":2: is not JSON"),
         (b"[" * 100_000, "is nested too deeply"),
         (b"\x80\x04\x95\x10", "is a pickle, which can run any program"),
-        (b"PK\x03\x04archive/data.pkl", "is a pickle, which can run any program"),
+        (b"PK\x03\x04archive/data.pkl", "is a zip archive; unpack it"),
         (b"\x1f\x8bnot gzip", "cannot be read"),
+        (gzip.compress(b"image,caption\n" * 99)[:12] + b"\xff" * 9, "cannot be read"),
     ],
 )
 def test_what_is_no_file_of_captions_is_refused_in_one_line(

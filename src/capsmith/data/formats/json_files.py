@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from capsmith.data.rows import Finding, OnFinding, Place, Row
-from capsmith.data.text_files import open_binary, unreadable
+from capsmith.data.text_files import READ_ERRORS, open_binary, unreadable
 from capsmith.errors import DataError
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)\d{4}\.json")
@@ -28,7 +28,7 @@ def load(path: Path) -> Any:
         raise DataError(f"{path}: byte {error.start + 1} is not UTF-8; save it as UTF-8") from None
     except RecursionError:
         raise DataError(f"{path}: is nested too deeply; fetch it again") from None
-    except (OSError, EOFError) as error:
+    except READ_ERRORS as error:
         raise unreadable(path, error) from None
 
 

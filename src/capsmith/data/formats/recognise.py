@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import lzma
 import re
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from capsmith.data.formats import json_files, line_files, photo_files, tables
 from capsmith.data.formats.manifest_file import is_header
 from capsmith.data.photos import is_tar
 from capsmith.data.splits import is_split_list
-from capsmith.data.text_files import open_binary, unreadable
+from capsmith.data.text_files import READ_ERRORS, open_binary, unreadable
 from capsmith.errors import DataError
 
 _SUFFIXES: Final = frozenset({".csv", ".json", ".jsonl", ".parquet", ".token", ".tsv", ".txt"})
@@ -32,9 +31,11 @@ def recognise(path: Path) -> str | None:
     try:
         with open_binary(path) as file:
             start = file.read(_FIRST_BYTES)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except READ_ERRORS as error:
         raise unreadable(path, error) from None
-    if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
+    if start[:4] == b"PK\x03\x04":
+        raise DataError(f"{path}: is a zip archive; unpack it and name what is in it")
+    if start[:1] == b"\x80":
         raise DataError(
             f"{path}: is a pickle, which can run any program when it is opened; give the captions"
             " it was made from, and encode the photos with: capsmith embed"

@@ -63,7 +63,8 @@ def csv_table(path: Path, on_finding: OnFinding, columns: Columns) -> Iterator[R
 
 
 def jsonl(path: Path, on_finding: OnFinding, columns: Columns) -> Iterator[Row]:
-    """One JSON object a line; the caption may be a list of captions."""
+    """One JSON object a line, of the first one's columns; the caption may be a list of captions."""
+    roles: dict[str, str] = {}
     for number, line in read_lines(path, on_finding):
         if not line.strip():
             continue
@@ -75,7 +76,8 @@ def jsonl(path: Path, on_finding: OnFinding, columns: Columns) -> Iterator[Row]:
         if not isinstance(entry, dict):
             on_finding(Finding(kind="row", place=place, message="is not a JSON object"))
             continue
-        yield from _rows(entry, choose_columns(list(entry), columns, place), place, on_finding)
+        roles = roles or choose_columns(list(entry), columns, place)
+        yield from _rows(entry, roles, place, on_finding)
 
 
 def parquet(path: Path, on_finding: OnFinding, columns: Columns) -> Iterator[Row]:
