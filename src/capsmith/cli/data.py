@@ -83,6 +83,8 @@ def check(
     from capsmith.data.manifest import write_manifest
     from capsmith.data.sources import DataSource
 
+    if fix is not None and fix.resolve() == data.resolve():
+        raise ConfigError(f"--fix {fix}: would replace the data itself; name a new file")
     sources, base = data_sources(
         data, format_name=format_name, photos=photos, split=split, column=column, language=language
     )

@@ -99,6 +99,7 @@ def embed(
     again by the next run. Raises `DataError` for a folder that is no store, is another encoder's,
     or is being written by another process.
     """
+    _refuse_foreign(folder)
     with _locked(folder):
         description = _begin(folder, encoder.facts, dtype)
         shards = _finished_shards(folder, description)
@@ -121,6 +122,14 @@ def embed(
         return description
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `DataError` for a folder with files of another kind, and leave nothing in it."""
+    if folder.is_dir() and not (folder / DESCRIPTION_NAME).exists():
+        strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        if strange:
+            raise DataError(f"{folder}: is no store and holds {strange[0]}; choose a new folder")
+
+
 def _begin(folder: Path, facts: EncoderFacts, dtype: Precision) -> StoreDescription:
     """The store's description, made where the folder is new."""
     if (folder / DESCRIPTION_NAME).exists():
@@ -129,9 +138,6 @@ def _begin(folder: Path, facts: EncoderFacts, dtype: Precision) -> StoreDescript
         if description.dtype != dtype:
             raise DataError(f"{folder}: holds {description.dtype}, not {dtype}; make a new store")
         return description
-    strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    if strange:
-        raise DataError(f"{folder}: is no store and holds {strange[0]}; choose a new folder")
     return StoreDescription(
         format=FORMAT,
         encoder=facts,
@@ -219,7 +225,11 @@ class _Writer:
         # Not their count: a damaged shard may have been deleted.
         last = max((_number(name) for name, _ in self.shards), default=-1)
         name = f"shard-{last + 1:06d}.safetensors"
-        write_shard(self.folder / name, self._ids, np.stack(self._rows).astype(self.dtype))
+        with np.errstate(over="ignore"):
+            features = np.stack(self._rows).astype(self.dtype)
+        if not np.isfinite(features).all():
+            raise DataError(f"{self.folder}: the features do not fit {self.dtype}; keep float32")
+        write_shard(self.folder / name, self._ids, features)
         self.shards.append((name, self._ids))
         self._ids, self._rows = [], []
 

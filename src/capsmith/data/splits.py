@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from capsmith.data.photos import is_photo_name
@@ -22,7 +22,7 @@ _OFFICIAL: Final = re.compile(
 
 
 def split_name(name: str, where: object) -> str:
-    """ "train", "val", "test" or ""; raises `DataError` for another."""
+    """One of `SPLITS`, or "" where `name` is; raises `DataError` for another."""
     name = name.strip().lower()
     name = _ALIASES.get(name, name)
     if name and name not in SPLITS:
@@ -78,16 +78,18 @@ class SplitLists:
                 raise ConfigError(f"{path}: a split list needs its split: {', '.join(SPLITS)}")
             made._unused[path] = True
             for number, line in read_lines(path, refuse):
-                if photo := line.strip():
-                    made._places.setdefault(_key(photo), []).append((split, Place(path, number)))
+                if photo := line.strip().replace("\\", "/"):
+                    claim = (split, Place(path, number))
+                    for key in {photo, _name(photo)}:
+                        made._places.setdefault(key, []).append(claim)
             if not any(place.path == path for found in made._places.values() for _, place in found):
                 raise DataError(f"{path}: names no photo; fetch the list again")
         return made
 
     def of(self, photo: str) -> list[tuple[str, Place]]:
         """(split, where it says so) for every line that names the photo."""
-        name = photo.rpartition("/")[2]
-        found = self._places.get(name) or self._places.get(_stem(name), [])
+        keys = (photo, _stem(photo), _name(photo), _stem(_name(photo)))
+        found = next((self._places[key] for key in keys if key in self._places), [])
         for _, place in found:
             self._unused[place.path] = False
         return found
@@ -102,9 +104,9 @@ class SplitLists:
                 )
 
 
-def _key(photo: str) -> str:
-    return PurePosixPath(photo.replace("\\", "/")).name
+def _name(photo: str) -> str:
+    return photo.rpartition("/")[2]
 
 
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem if is_photo_name(name) else name
+def _stem(photo: str) -> str:
+    return photo[: photo.rindex(".")] if is_photo_name(photo) else photo

@@ -126,6 +126,10 @@ def test_nothing_wrong_is_exit_0_and_nothing_left_writes_nothing(tmp_path: Path)
         f"capsmith: {tmp_path}: nothing is left of it, so {out} was not written"
     ]
     assert not out.exists()
+    captions = tmp_path / "captions.csv"
+    done = capsmith("data", "check", captions, "--fix", captions)
+    assert done.status == 2
+    assert "would replace the data itself" in done.complaints[0]
 
 
 def test_options_that_name_what_is_not_found(tmp_path: Path) -> None:

@@ -171,6 +171,18 @@ def test_lists_without_suffixes_and_a_split_for_all(flickr: Path) -> None:
     assert {photo.split for photo in read(flickr, split="train").photos} == {"train"}
 
 
+def test_a_list_may_tell_photos_of_one_name_by_their_folders(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["x/a.jpg", "y/a.jpg"])
+    (tmp_path / "captions.csv").write_text("image,caption\nx/a.jpg,A .\ny/a.jpg,B .\n")
+    (tmp_path / "train.txt").write_text("x/a.jpg\n")
+    (tmp_path / "val.txt").write_text("y/a.jpg\n")
+    manifest = read(tmp_path, "captions.csv")
+    assert [(photo.id, photo.split) for photo in manifest.photos] == [
+        ("x/a.jpg", "train"),
+        ("y/a.jpg", "val"),
+    ]
+
+
 def test_what_is_wrong_is_refused_or_collected(flickr: Path) -> None:
     path = flickr / "captions.txt"
     path.write_text(path.read_text() + "d.jpg,Missing .\na.jpg,\nd.jpg,Missing too .\n")

@@ -195,6 +195,7 @@ def test_folders_that_are_no_stores_are_left_alone(
     (tmp_path / "mine" / "letter.txt").write_text("mine")
     with pytest.raises(DataError, match=r"is no store and holds letter\.txt; choose a new folder"):
         embed(photos_of(data), tmp_path / "mine", encoder)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     with pytest.raises(DataError, match="is not a store"):
         open_store(tmp_path / "mine", encoder.facts)
     folder = tmp_path / "store"
@@ -233,6 +234,8 @@ def test_any_encoder_fits_the_seam_and_half_precision_is_kept(data: Path, tmp_pa
     ).joinpath("shard-000000.safetensors").stat().st_size
     with pytest.raises(DataError, match=r"values that are not finite for 00\.jpg"):
         embed(photos, tmp_path / "bad", Random(bad=float("nan")))
+    with pytest.raises(DataError, match="the features do not fit float16; keep float32"):
+        embed(photos, tmp_path / "large", Random(bad=1e6), dtype="float16")
 
 
 def test_the_command_encodes_lists_what_it_cannot_and_locks(data: Path, tmp_path: Path) -> None:

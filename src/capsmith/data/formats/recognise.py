@@ -33,13 +33,7 @@ def recognise(path: Path) -> str | None:
             start = file.read(_FIRST_BYTES)
     except READ_ERRORS as error:
         raise unreadable(path, error) from None
-    if start[:4] == b"PK\x03\x04":
-        raise DataError(f"{path}: is a zip archive; unpack it and name what is in it")
-    if start[:1] == b"\x80":
-        raise DataError(
-            f"{path}: is a pickle, which can run any program when it is opened; give the captions"
-            " it was made from, and encode the photos with: capsmith embed"
-        )
+    _refuse_container(path, start)
     if start[:4] == b"PAR1":
         return "parquet"
     if is_tar(path):
@@ -76,6 +70,21 @@ def recognise_folder(folder: Path) -> tuple[Path, str]:
         f"{folder}: has no file of captions that is known, and no photo has a .txt or .caption"
         " beside it; name the file"
     )
+
+
+def _refuse_container(path: Path, start: bytes) -> None:
+    """Raise `DataError` for a file that holds others, or what only Python can open."""
+    is_zip = start[:4] == b"PK\x03\x04"
+    # torch.save writes a zip with a pickle in it.
+    if start[:1] == b"\x80" or (is_zip and b"data.pkl" in start[:300]):
+        raise DataError(
+            f"{path}: is a pickle, which can run any program when it is opened; give the captions"
+            " it was made from, and encode the photos with: capsmith embed"
+        )
+    if is_zip:
+        raise DataError(f"{path}: is a zip archive; unpack it and name what is in it")
+    if start[257:262] == b"ustar" and not is_tar(path):
+        raise DataError(f"{path}: is a compressed tar; uncompress it, photos are read in place")
 
 
 def _json_format(path: Path, lines: list[str]) -> str | None:
