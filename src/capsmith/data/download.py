@@ -70,10 +70,11 @@ def download(
     failures = folder / FAILURES_NAME
     if retries_failed:
         failures.unlink(missing_ok=True)
-    here = set(_here(folder))
-    known = {**dict.fromkeys(here), **dict.fromkeys(map(url_name, _failed(failures)))}
+    known = {*_here(folder), *map(url_name, _failed(failures))}
     todo = [url for url in addresses if url_name(url) not in known]
     with failures.open("a", encoding="utf-8") as journal:
+        if journal.tell():
+            journal.write("\n")  # ends a line that an interruption cut off
         outcomes = _fetch_all(todo, folder, fetch, _Hosts(todo, pause_s), parallel)
         for url, reason in watch(outcomes, len(todo)):
             if reason:
