@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capsmith.data.formats import NAMES, find_captions, read_rows
 from capsmith.data.formats.line_files import url_name
@@ -338,6 +340,41 @@ def test_what_is_no_file_of_captions_is_refused_in_one_line(
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+SAMPLES = [
+    sample if isinstance(sample, str) else json.dumps(sample)
+    for sample in (
+        *(FLICKR8K, FLICKR30K, TOKEN, RESULTS, CN, CN_TAGGED, CHINESE, CONCEPTUAL),
+        *(COCO, KARPATHY, CLIPCAP, '{"image": "a.jpg", "caption": ["A dog."]}\n' * 2),
+    )
+]
+
+
+@given(
+    st.sampled_from(SAMPLES),
+    st.floats(0, 1),
+    st.integers(0, 3),
+    st.sampled_from(
+        [b'"', b",", b"\t", b"\n", b"\r\n", b"\xe4", b"\xef\xbb\xbf", b"\0", b"|", b"#"]
+    )
+    | st.binary(max_size=4),
+)
+def test_a_damaged_file_gives_rows_findings_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, sample: str, where: float, cut: int, put: bytes
+) -> None:
+    content = sample.encode()
+    at = round(where * len(content))
+    path = tmp_path_factory.mktemp("damaged") / "captions"
+    path.write_bytes(content[:at] + put + content[at + cut :])
+    found, message = list[Row](), str(path)
+    try:
+        found, _ = rows(path)
+    except (DataError, ConfigError) as error:
+        message = str(error)
+    assert str(path) in message
+    assert "\n" not in message
+    assert all(row.photo for row in found)
 
 
 def test_a_folder_has_one_file_of_captions(tmp_path: Path) -> None:
