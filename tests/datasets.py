@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,3 +43,17 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+
+
+def made_up_rows(photos: int) -> tuple[list[str], list[str]]:
+    """Photos and captions, three each, which share rare words with those of the same photo."""
+    draw = random.Random(0)
+    names, texts = [], []
+    for photo in range(photos):
+        topic = [f"thing{draw.randrange(400)}" for _ in range(4)]
+        for _ in range(3):
+            words = [*draw.sample(topic, 2), f"word{draw.randrange(2000)}", "a", "on", "the"]
+            draw.shuffle(words)
+            names.append(f"{photo}.jpg")
+            texts.append(" ".join(words))
+    return names, texts

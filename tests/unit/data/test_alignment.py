@@ -14,9 +14,9 @@ from capsmith.data.formats import find_captions, read_rows
 from capsmith.data.manifest import Photo
 from capsmith.data.photos import PhotoBytes
 from capsmith.data.rows import CaptionLine, Finding, Place, refuse
-from tests.datasets import SHARED
+from tests.datasets import SHARED, made_up_rows
 
-pytestmark = pytest.mark.skipif(
+needs_data = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the public data sets are not beside this tree"
 )
 
@@ -41,6 +41,7 @@ def judged(pairs: Sequence[tuple[str, str]]) -> list[Finding]:
     )
 
 
+@needs_data
 @pytest.mark.parametrize(
     "name",
     [
@@ -54,6 +55,7 @@ def test_published_files_are_not_flagged(name: str) -> None:
     assert judged(captions(name)) == []
 
 
+@needs_data
 def test_the_shifted_run_in_the_published_flickr8k_cn_is_found() -> None:
     """Its fifth captions stand three photos too early: "a couple eats corn" at a dog's photo."""
     (finding,) = judged(captions("flickr8k/flickr8kzhc.caption.txt"))
@@ -66,6 +68,7 @@ def some_rows() -> tuple[list[str], list[str]]:
     return [photo for photo, _ in pairs], [text for _, text in pairs]
 
 
+@needs_data
 def test_shuffled_rows_are_flagged_as_a_whole() -> None:
     photos, texts = some_rows()
     random.Random(1).shuffle(texts)
@@ -75,6 +78,7 @@ def test_shuffled_rows_are_flagged_as_a_whole() -> None:
     assert len(finding.drops_photos) == 1500
 
 
+@needs_data
 def test_a_shuffled_part_is_found_where_it_is() -> None:
     photos, texts = some_rows()
     part = texts[2000:3000]
@@ -85,6 +89,7 @@ def test_a_shuffled_part_is_found_where_it_is() -> None:
     assert abs(len(finding.drops_photos) - 200) <= 2 * 20
 
 
+@needs_data
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_rows_shifted_from_some_line_on_are_flagged(rows: int) -> None:
     photos, texts = some_rows()
@@ -96,7 +101,20 @@ def test_rows_shifted_from_some_line_on_are_flagged(rows: int) -> None:
     assert len(flagged & shifted) > 0.9 * len(shifted)
 
 
+@needs_data
 def test_one_caption_a_photo_cannot_be_judged() -> None:
     _, texts = some_rows()
     random.Random(3).shuffle(texts)
     assert judged([(f"{n}.jpg", text) for n, text in enumerate(texts[:200])]) == []
+
+
+def test_made_up_rows_are_told_apart() -> None:
+    names, texts = made_up_rows(100)
+    assert judged(list(zip(names, texts, strict=True))) == []
+    shifted = [*texts[1:], texts[0]]
+    (finding,) = judged(list(zip(names, shifted, strict=True)))
+    assert len(finding.drops_photos) > 90
+    random.Random(1).shuffle(texts)
+    (finding,) = judged(list(zip(names, texts, strict=True)))
+    assert len(finding.drops_photos) == 100
+    assert judged([("a.jpg", "..."), ("a.jpg", "!")] * 40) == []

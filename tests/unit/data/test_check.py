@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from PIL import Image
 
 from capsmith.data.check import Checked, check
-from capsmith.data.duplicates import MAX_DISTANCE, near_pairs, photo_hash
+from capsmith.data.duplicates import near_pairs, photo_hash
 from capsmith.data.sources import DataSource, read_data
-from tests.datasets import photo_bytes, write_photos
+from tests.datasets import made_up_rows, photo_bytes, write_photos
 from tests.integration.command import capsmith
 from tests.photos import PHOTOS, encoded, photo
 
@@ -113,6 +114,22 @@ def test_photos_are_opened_unless_they_are_skipped(broken: Path) -> None:
     assert not [f for f in checked(broken, max_words=101).findings if f.kind == "long"]
 
 
+def test_shuffled_rows_are_found_and_left_out(tmp_path: Path) -> None:
+    names, texts = made_up_rows(60)
+    write_photos(tmp_path, dict.fromkeys(names))
+    shuffled = texts[90:]  # the captions of the last 30 photos
+    random.Random(1).shuffle(shuffled)
+    rows = zip(names, [*texts[:90], *shuffled], strict=True)
+    (tmp_path / "captions.txt").write_text(
+        "image,caption\n" + "".join(f"{name},{text}\n" for name, text in rows)
+    )
+    made = checked(tmp_path, opens_photos=False)
+    assert {finding.kind for finding in made.findings} == {"misaligned"}
+    kept = {photo.id for photo in made.clean.photos}
+    assert len(kept & set(names[:90])) >= 20
+    assert len(kept & set(names[90:])) <= 5
+
+
 def test_nothing_wrong_is_exit_0_and_nothing_left_writes_nothing(tmp_path: Path) -> None:
     write_photos(tmp_path, ["a.jpg"])
     (tmp_path / "captions.csv").write_text("image,caption\na.jpg,A dog .\n")
@@ -171,4 +188,3 @@ def test_copies_of_real_photos_are_near_and_others_are_not() -> None:
     pairs = list(near_pairs(np.stack(hashes), np.stack(copies)))  # type: ignore[arg-type]
     assert pairs == [(number, number) for number in range(len(names))]
     assert photo_hash(Image.new("RGB", (100, 100), "white")) is None
-    assert 0 < MAX_DISTANCE < 18
