@@ -200,8 +200,9 @@ def _name_decoder_axes(model: ir.Model, spec: Sequence[StateSpec]) -> None:
     for state in spec:
         axes = [axis if isinstance(axis, str) else None for axis in state.shape]
         _name_axes(inputs[f"state.{state.name}"], ("old_rows", *axes))
-        grown = [axis and f"next_{axis}" for axis in axes]
-        _name_axes(outputs[f"next.{state.name}"], ("rows", *grown))
+        # Not from the tracer, which is wrong about the shapes of an LSTM's states.
+        grown = [f"next_{axis}" if isinstance(axis, str) else axis for axis in state.shape]
+        outputs[f"next.{state.name}"].shape = ir.Shape(["rows", *grown])
 
 
 def _name_axes(value: ir.Value, names: Sequence[str | None]) -> None:

@@ -42,8 +42,9 @@ class _Embeddings(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         places = self.position_embeddings.weight[: x.shape[1]]
-        normal: Tensor = self.LayerNorm(x + places + self.token_type_embeddings.weight[0])
-        return self.dropout(normal)
+        normal = self.LayerNorm(x + places + self.token_type_embeddings.weight[0])
+        output: Tensor = self.dropout(normal)
+        return output
 
 
 class _Output(nn.Module):

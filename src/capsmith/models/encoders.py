@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from capsmith.bundle import Preprocessing
+
 # (repeats, kernel, stride, expansion, output channels) of Lite0, the base of the family
 # (Tan & Le 2019, table 1; the Lite variant has no squeeze-and-excitation and uses ReLU6).
 _STAGES = (
@@ -101,6 +103,18 @@ class EfficientNetLite(nn.Module):
         self.head = nn.Conv2d(channels, _HEAD_WIDTH, 1)
         self.register_buffer("pool", pooling(-(-self.side // _STRIDE), grid), persistent=False)
         self.classifier = nn.Linear(_HEAD_WIDTH, classes)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes pixels."""
+        return Preprocessing(
+            width=self.side,
+            height=self.side,
+            resize="squash",
+            interpolation="bicubic",
+            mean=(127 / 255,) * 3,
+            std=(128 / 255,) * 3,
+        )
 
     def trunk(self, pixels: Tensor, depth: int) -> Tensor:
         """The stem and the first `depth` blocks: (B, C, h, w), what a store of features holds."""

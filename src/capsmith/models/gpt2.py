@@ -14,17 +14,22 @@ from torch.nn import functional as F
 
 from capsmith.errors import CheckpointError
 from capsmith.models.language_models import StateSpec
+from capsmith.models.prefixed import PrefixedModel, ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPT2Config:
-    """Sizes of a GPT-2; the defaults are those of the smallest published one (124 M)."""
+    """Sizes of a GPT-2; the defaults are those of the smallest published one (124 M).
+
+    dropout: of embeddings, attention and both outputs of a block, while training.
+    """
 
     vocab_size: int = 50257
     positions: int = 1024
     width: int = 768
     layers: int = 12
     heads: int = 12
+    dropout: float = 0.0
 
 
 class Projection(nn.Module):
@@ -42,22 +47,32 @@ class Projection(nn.Module):
 class SelfAttention(nn.Module):
     """Causal self-attention; queries, keys and values come from one product."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.c_attn = Projection(width, 3 * width)
         self.c_proj = Projection(width, width)
 
     def forward(
-        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor
+        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, T, width) and cache (N, heads, past, head) -> output and longer cache."""
+        """x (N, T, width) and cache (N, heads, past, head) -> output and longer cache.
+
+        mask: True where a key may be seen; None, with an empty cache, is causal.
+        """
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part in self.c_attn(x).chunk(3, 2)
         )
         key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None,
+        )
         return self.c_proj(mixed.transpose(1, 2).flatten(2)), key, value
 
 
@@ -77,23 +92,24 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
-        self.attn = SelfAttention(width, heads)
+        self.attn = SelfAttention(width, heads, dropout)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = FeedForward(width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor
+        self, x: Tensor, past_key: Tensor, past_value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         mixed, key, value = self.attn(self.ln_1(x), past_key, past_value, mask)
-        x = x + mixed
-        return x + self.mlp(self.ln_2(x)), key, value
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.mlp(self.ln_2(x))), key, value
 
 
-class GPT2(nn.Module):
-    """GPT-2 that continues a prefix of vectors; follows the decoder graph contract.
+class GPT2(PrefixedModel):
+    """GPT-2 that continues a prefix of vectors; see `LanguageModel`.
 
     The prefix takes the first positions. The head is tied to the word embeddings.
     """
@@ -102,12 +118,44 @@ class GPT2(nn.Module):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.positions = config.positions
         self.wte = nn.Embedding(config.vocab_size, config.width)
         self.wpe = nn.Embedding(config.positions, config.width)
-        self.h = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+        )
         self.ln_f = nn.LayerNorm(config.width)
         nn.init.normal_(self.wte.weight, std=0.02)
         nn.init.normal_(self.wpe.weight, std=0.01)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens that are scored."""
+        return self.config.vocab_size
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.h
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See `PrefixedModel.embed`: word embeddings, to which `read` adds positions."""
+        vectors: Tensor = self.wte(tokens)
+        return vectors
+
+    def read(self, x: Tensor) -> Tensor:
+        """See `PrefixedModel.read`."""
+        x = self.dropout(x + self.wpe.weight[: x.shape[1]])
+        nothing = x.new_zeros(len(x), self.config.heads, 0, self.width // self.config.heads)
+        for block in self.h:
+            x, _, _ = block(x, nothing, nothing, None)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, (..., vocab_size)."""
+        return F.linear(hidden, self.wte.weight)
 
     def state_spec(self) -> list[StateSpec]:
         """Keys and values of every layer, in the order of `forward`'s `states`."""
@@ -129,7 +177,7 @@ class GPT2(nn.Module):
         Returns top log-probabilities (N, top), their ids, logits (N, vocab_size), hidden (N, width)
         and the next states.
         """
-        x = torch.cat([prefix, self.wte(tokens)], 1)
+        x = torch.cat([prefix, self.embed(tokens)], 1)
         past = states[0].shape[2]
         steps = torch.arange(x.shape[1], device=x.device) + past
         x = x + self.wpe(steps)
@@ -142,9 +190,8 @@ class GPT2(nn.Module):
             x, key, value = block(x, key, value, mask)
             following += [key, value]
         hidden = self.ln_f(x[:, -1])
-        logits = F.linear(hidden, self.wte.weight)
-        ids = torch.topk(logits, int(top), dim=1).indices
-        return logits.log_softmax(1).gather(1, ids), ids, logits, hidden, *following
+        logits = self.head(hidden)
+        return *ranked(logits, top), logits, hidden, *following
 
 
 def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int) -> GPT2:

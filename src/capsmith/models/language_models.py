@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,53 @@ class StateSpec:
 
     name: str
     shape: tuple[Axis, ...]
+
+
+class LanguageModel(Protocol):
+    """What every language model here can do: read whole captions, and decode step by step.
+
+    Written as an `nn.Module`, exported as a decoder graph (docs/design, "The decoder graph").
+    """
+
+    width: int
+    """Width of the prefix vectors that it reads."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens that are scored."""
+        ...
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, first to last."""
+        ...
+
+    def hidden(
+        self, tokens: Tensor, prefix: Tensor, owner: Tensor, prefix_mask: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states (N, S, hidden width) of every position that the model reads.
+
+        The last T of them are those of the tokens; rows of the prefix that are read as input
+        vectors stand before them, a prefix that is memory or an initial state does not.
+        tokens: int64 (N, T), padded on the right where at all; prefix: float32 (B, P, width);
+        owner: int64 (N,), the prefix of each row of tokens; prefix_mask: bool (B, P), True where a
+        row of the prefix is real.
+        """
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, (..., vocab_size)."""
+        ...
+
+    def state_spec(self) -> list[StateSpec]:
+        """The tensors of decoding state, in the order of the step's `states`."""
+        ...
+
+    def __call__(
+        self, tokens: Tensor, prefix: Tensor, parents: Tensor, top: Tensor | int, *states: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One decoding step: top log-probabilities, ids, logits, hidden and the next states."""
+        ...
 
 
 class Attention(nn.Module):
@@ -108,6 +155,16 @@ class CrossAttentionDecoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
         nn.init.normal_(self.positions.weight, std=0.02)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens that are scored."""
+        return self.tokens.num_embeddings
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.layers
 
     def state_spec(self) -> list[StateSpec]:
         """The tensors of decoding state, in the order of `forward`'s `states`."""

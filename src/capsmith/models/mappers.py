@@ -60,8 +60,8 @@ class LinearMapper(Mapper):
         self.project = nn.Linear(config.input_width, config.rows * config.width)
 
     def map(self, features: Tensor) -> Tensor:
-        prefix: Tensor = self.project(features[:, 0])
-        return prefix.unflatten(1, (self.config.rows, self.config.width))
+        rows: Tensor = self.project(features[:, 0]).unflatten(1, (-1, self.config.width))
+        return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,8 @@ class MLPMapper(Mapper):
         )
 
     def map(self, features: Tensor) -> Tensor:
-        prefix: Tensor = self.model(features[:, 0])
-        return prefix.unflatten(1, (self.config.rows, self.config.width))
+        rows: Tensor = self.model(features[:, 0]).unflatten(1, (-1, self.config.width))
+        return rows
 
 
 class HintedGridMapper(nn.Module):

