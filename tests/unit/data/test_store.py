@@ -21,7 +21,7 @@ from capsmith.data.embed import BundleEncoder, embed
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
 from capsmith.data.store import EncoderFacts, FeatureStore, Floats, open_store
-from capsmith.errors import DataError
+from capsmith.errors import ConfigError, DataError
 from tests.bundles import toy_bundle
 from tests.datasets import write_photos
 from tests.integration.command import ROOT, environment
@@ -186,6 +186,14 @@ def test_a_damaged_shard_is_refused(
     first.unlink()
     assert embed(photos_of(data)[:8], folder, encoder).count == 8
     assert len(open_store(folder, encoder.facts)) == 8
+
+
+def test_without_safetensors_one_line_says_what_to_install(
+    data: Path, encoder: BundleEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigError, match=r"needs safetensors: pip install 'capsmith\[train\]'"):
+        embed(photos_of(data)[:1], tmp_path / "store", encoder)
 
 
 def test_folders_that_are_no_stores_are_left_alone(
