@@ -39,7 +39,7 @@ def embed(
     column: Columns = None,
     language: Language = "",
 ) -> None:
-    """Encode every photo of a data set once, into a store that training reads.
+    """Encode every photo of a data set once, into a store that is read by the photos' ids.
 
     Stopped in any way and run again, it goes on where it stopped. Photos that cannot be read are
     listed at the end and in the store.
