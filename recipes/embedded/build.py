@@ -48,7 +48,7 @@ class Settings:
     learning_rate: float
     self_critical_steps: int
     self_critical_learning_rate: float
-    samples: int
+    beams: int
 
 
 def read_settings(path: Path, changes: list[str]) -> Settings:

@@ -22,9 +22,12 @@ import photos
 import words
 from build import Settings, Store, build, describe, read_settings, training_captions, training_texts
 from capsmith.evaluate.lexical import CiderD
+from capsmith.models.engine import TorchEngine
 from capsmith.models.prefix_captioner import PrefixCaptioner
+from capsmith.runtime.decoding import decode
 from capsmith.training.loop import Schedule, fit, parameter_groups
 from capsmith.training.self_critical import self_critical_loss
+from capsmith.types import Beam
 from features import published_encoder
 
 
@@ -177,6 +180,7 @@ def reward_losses(
     """Self-critical loss; the mean reward is logged beside it and has no gradient."""
     references = [captions[:5] for _, _, captions in batches.photos]
     reward = CiderD(references)
+    rules = words.rules(settings.longest)
     while True:
         chosen, maps = batches.draw_photos()
         usable = [i for i, photo in enumerate(chosen) if len(references[photo]) > 1]
@@ -184,7 +188,7 @@ def reward_losses(
             features = model.encoder.tail(maps[usable], model.depth)
         loss, mean = self_critical_loss(
             model, model.mapper(features), reward, [chosen[i] for i in usable],
-            start=words.START, stop=words.STOP, limit=settings.longest, samples=settings.samples,
+            rules=rules, captions=settings.beams,
         )  # fmt: skip
         yield {"loss": loss, "reward": loss.new_tensor(mean)}
 
@@ -192,7 +196,7 @@ def reward_losses(
 def checker(
     model: PrefixCaptioner, data: Path, store: Path, vocabulary: list[str], size: int = 300
 ) -> Callable[[], str]:
-    """Greedy CIDEr-D on the validation sets (at most `size` photos each), and sample captions."""
+    """CIDEr-D on the validation sets (at most `size` photos each), and sample captions."""
     import numpy as np
 
     device = next(model.parameters()).device
@@ -203,6 +207,9 @@ def checker(
         references = [[words.split(line) for line in captions[photo]] for photo in names]
         sets.append((name, np.load(store / f"{name}.0.npy")[:size], CiderD(references)))
 
+    rules = words.rules(20)
+    engine = TorchEngine(model.language_model, vocab_size=len(vocabulary), device=str(device))
+
     def check() -> str:
         parts = []
         for name, maps, scorer in sets:
@@ -210,11 +217,9 @@ def checker(
             for first in range(0, len(maps), 50):
                 batch = torch.from_numpy(maps[first : first + 50].astype("float32")).to(device)
                 with torch.no_grad():
-                    prefix = model.prefix(batch)
-                tokens, real = model.generate(prefix, start=words.START, stop=words.STOP, limit=20)
-                for row, mask in zip(tokens[:, 1:], real, strict=True):
-                    ids = row[mask].tolist()
-                    texts.append([vocabulary[i] for i in ids if i != words.STOP])
+                    prefix = model.prefix(batch).cpu().numpy()
+                for hypotheses in decode(engine, prefix, Beam(size=5), rules):
+                    texts.append([vocabulary[i] for i in hypotheses[0].token_ids])
             mean = sum(scorer.score(t, i) for i, t in enumerate(texts)) / len(texts)
             parts.append(f"{name} {mean:.3f} ({' '.join(texts[7])})")
         return "  ".join(parts)
@@ -253,7 +258,7 @@ def main() -> None:
     for name, losses, steps, learning_rate, warmup in stages:
         schedule = Schedule(
             steps=steps, learning_rate=learning_rate, warmup=warmup,
-            average=0.999 if name == "words" else 0.99, check_every=400, log_every=10,
+            average=0.999 if name == "words" else 0.99, check_every=200, log_every=10,
         )  # fmt: skip
         groups = parameter_groups(model, model.encoder, settings.encoder_pace, schedule)
         model.train()

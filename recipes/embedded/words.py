@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from capsmith.runtime.rules import Rules
+
 PAD, START, STOP, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<start>", "<stop>", "<unk>")
 _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*")
@@ -62,6 +64,20 @@ _NAMES = {
 def split(caption: str) -> list[str]:
     """Lower-case words of a caption, punctuation left out."""
     return _WORD.findall(caption.lower().replace("’", "'"))
+
+
+def rules(longest: int) -> Rules:
+    """How captions of this vocabulary are decoded."""
+    return Rules(
+        prompt=(START,),
+        stop=frozenset({STOP}),
+        never=frozenset({PAD, START, UNKNOWN}),
+        forbidden=(),
+        min_tokens=0,
+        max_tokens=longest,
+        no_repeat_ngram=3,
+        repetition_penalty=1.0,
+    )
 
 
 def read_lines(path: Path) -> list[str]:

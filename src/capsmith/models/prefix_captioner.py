@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from capsmith.models.encoders import EfficientNetLite
@@ -40,38 +39,3 @@ class PrefixCaptioner(nn.Module):
         """Prefix (B, P, width) of feature maps (B, C, h, w)."""
         prefix: Tensor = self.mapper(self.encoder.tail(maps, self.depth))
         return prefix
-
-    @torch.no_grad()
-    def generate(
-        self, prefix: Tensor, *, start: int, stop: int, limit: int, samples: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """Greedy captions (samples = 0) or `samples` drawn captions of each prefix.
-
-        Returns tokens int64 (N, T), the start token first and `stop` repeated after the end, and
-        bool (N, T - 1), True for every drawn token up to and including the stop token. N is B, or
-        B * samples with the samples of one prefix side by side.
-        """
-        model = self.language_model
-        states: tuple[Tensor, ...] = tuple(
-            prefix.new_zeros(len(prefix), *(n if isinstance(n, int) else 0 for n in spec.shape))
-            for spec in model.state_spec()
-        )
-        parents = torch.arange(len(prefix), device=prefix.device)
-        tokens, fed = torch.full_like(parents, start), prefix
-        spread = parents.repeat_interleave(max(samples, 1))
-        alive = torch.ones_like(spread, dtype=torch.bool)
-        drawn, real = [torch.full_like(spread, start)], []
-        for step in range(limit):
-            _, best, logits, _, *following = model(tokens[:, None], fed, parents, 1, *states)
-            if step == 0:  # from here on every sample has a row of its own
-                logits, best = logits[spread], best[spread]
-            tokens = logits.softmax(1).multinomial(1)[:, 0] if samples else best[:, 0]
-            tokens = torch.where(alive, tokens, stop)
-            real.append(alive)
-            drawn.append(tokens)
-            alive = alive & (tokens != stop)
-            if not alive.any():
-                break
-            parents = spread if step == 0 else torch.arange(len(spread), device=prefix.device)
-            states, fed = tuple(following), prefix.new_zeros(len(spread), 0, prefix.shape[2])
-        return torch.stack(drawn, 1), torch.stack(real, 1)

@@ -1,14 +1,19 @@
-"""Self-critical sequence training: the captioner learns from the scores of its own samples."""
+"""Self-critical sequence training: the captioner learns from the scores of its own captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from capsmith.evaluate.lexical import CiderD
+from capsmith.models.engine import TorchEngine
 from capsmith.models.prefix_captioner import PrefixCaptioner
+from capsmith.runtime.decoding import decode
+from capsmith.runtime.rules import Rules
+from capsmith.types import Beam
 
 
 def self_critical_loss(
@@ -17,37 +22,60 @@ def self_critical_loss(
     reward: CiderD,
     photos: Sequence[int],
     *,
-    start: int,
-    stop: int,
-    limit: int,
-    samples: int = 5,
+    rules: Rules,
+    captions: int = 5,
 ) -> tuple[Tensor, float]:
-    """REINFORCE on CIDEr-D with the mean of a photo's other samples as baseline.
+    """REINFORCE on CIDEr-D over a photo's beams, with the mean of the others as baseline.
 
     Rennie et al. 2017, equation 8, with the leave-one-out baseline of Luo 2020 in the place of the
-    greedy caption. prefix: float32 (B, P, width); photos: the reward's photo index of each row. The
-    stop token counts as a word in samples and references alike, so that breaking off costs.
-    Samples are drawn without dropout, as captions will be; their gradient is taken in the mode
-    that the model is in: with dropout, it holds back from the training photos.
-    Returns the loss and the mean reward (CIDEr-D, 1.0 is 100 points).
+    greedy caption, and the captions of a beam search in the place of samples (Cornia et al. 2020,
+    section 3.3): what is learned is to rank first what scores best, and not to avoid what no search
+    would find. prefix: float32 (B, P, width); photos: the reward's photo index of each row; rules:
+    how captions are searched, with one stop token, which counts as a word in captions and
+    references alike, so that breaking off costs. The search sees no dropout; the gradient is taken
+    in the mode that the model is in. Returns the loss and the mean reward (CIDEr-D, 1.0 is 100
+    points).
     """
     mode = model.training
     model.eval()
-    tokens, real = model.generate(
-        prefix.detach(), start=start, stop=stop, limit=limit, samples=samples
-    )
+    rows, owner = searched(model, prefix, rules, captions)
     model.train(mode)
-    owner = torch.arange(len(prefix)).repeat_interleave(samples)
+    device = prefix.device
     scores = torch.tensor(
-        [
-            reward.score(row[mask].tolist(), photos[index])
-            for row, mask, index in zip(tokens[:, 1:], real, owner.tolist(), strict=True)
-        ]
-    ).view(-1, samples)
-    baseline = (scores.sum(1, keepdim=True) - scores) / (samples - 1)
-    advantage = (scores - baseline).flatten().to(prefix.device)
-    hidden = model.language_model.hidden(tokens[:, :-1], prefix, owner.to(prefix.device))
-    logits = model.language_model.head(hidden[real])
-    chosen = -torch.nn.functional.cross_entropy(logits, tokens[:, 1:][real], reduction="none")
-    weights = advantage[:, None].expand_as(real)[real]
-    return -(weights * chosen).sum() / real.sum(), scores.mean().item()
+        [reward.score(row, photos[o]) for row, o in zip(rows, owner, strict=True)]
+    )
+    of_photo = torch.tensor(owner)
+    count = torch.bincount(of_photo, minlength=len(prefix))[of_photo]
+    total = torch.zeros(len(prefix)).index_add(0, of_photo, scores)[of_photo]
+    advantage = (scores - (total - scores) / (count - 1).clamp(min=1)) * (count > 1)
+
+    tokens = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([*rules.prompt, *row]) for row in rows], batch_first=True, padding_value=-100
+    ).to(device)
+    targets = tokens[:, len(rules.prompt) :]
+    read = tokens[:, :-1].clamp(min=0)
+    hidden = model.language_model.hidden(read, prefix, of_photo.to(device))
+    is_real = targets != -100
+    logits = model.language_model.head(hidden[:, len(rules.prompt) - 1 :][is_real])
+    losses = torch.nn.functional.cross_entropy(logits, targets[is_real], reduction="none")
+    weights = advantage.to(device)[:, None].expand_as(is_real)[is_real]
+    return (weights * losses).sum() / is_real.sum(), scores.mean().item()
+
+
+@torch.no_grad()
+def searched(
+    model: PrefixCaptioner, prefix: Tensor, rules: Rules, captions: int
+) -> tuple[list[list[int]], list[int]]:
+    """Captions of each prefix by beam search, stop token last, and the row of each one's prefix."""
+    decoder = model.language_model
+    engine = TorchEngine(
+        decoder, vocab_size=decoder.tokens.num_embeddings, device=str(prefix.device)
+    )
+    beam = Beam(size=captions, candidates=captions)
+    found = decode(engine, prefix.detach().cpu().numpy(), beam, rules)
+    stop = sorted(rules.stop)[:1]
+    rows = [
+        [*caption.token_ids, *(stop if caption.finish_reason == "stop" else [])]
+        for caption in chain(*found)
+    ]
+    return rows, [index for index, captions in enumerate(found) for _ in captions]

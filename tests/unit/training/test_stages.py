@@ -10,9 +10,9 @@ from torch import nn  # noqa: E402
 
 from capsmith.evaluate.lexical import CiderD  # noqa: E402
 from capsmith.models.language_models import CrossAttentionDecoder  # noqa: E402
-from capsmith.models.prefix_captioner import PrefixCaptioner  # noqa: E402
+from capsmith.runtime.rules import Rules  # noqa: E402
 from capsmith.training.loop import Average, Schedule, fit, parameter_groups  # noqa: E402
-from capsmith.training.self_critical import self_critical_loss  # noqa: E402
+from capsmith.training.self_critical import searched, self_critical_loss  # noqa: E402
 
 START, STOP = 1, 2
 
@@ -118,29 +118,56 @@ def test_swapping_the_average_twice_changes_nothing():
 
 
 class Speaker(nn.Module):
-    """The two parts of a captioner that the self-critical stage needs."""
-
-    generate = PrefixCaptioner.generate
+    """The part of a captioner that the self-critical stage needs."""
 
     def __init__(self):
         super().__init__()
         self.language_model = CrossAttentionDecoder(12, width=16, layers=1, heads=2, positions=12)
 
 
-def test_rewarded_captions_become_likelier():
+def test_rewarded_captions_are_found_by_search():
     torch.manual_seed(0)
     model = Speaker().eval()
     prefix = torch.randn(3, 2, 16)
     references = [[[4, 5, 6, STOP]], [[7, 8, STOP], [7, 9, STOP]], [[10, 11, 4, STOP]]]
     reward = CiderD(references)
+    rules = Rules(prompt=(START,), stop=frozenset({STOP}), max_tokens=6)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     rewards = []
-    for _ in range(120):
-        loss, mean = self_critical_loss(
-            model, prefix, reward, [0, 1, 2], start=START, stop=STOP, limit=6, samples=12
-        )
+    for _ in range(60):
+        loss, mean = self_critical_loss(model, prefix, reward, [0, 1, 2], rules=rules, captions=12)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         rewards.append(mean)
-    assert sum(rewards[-10:]) > 5 * sum(rewards[:10])
+    assert sum(rewards[-10:]) > 3 * sum(rewards[:10])
+
+
+def test_the_gradient_prefers_the_better_of_two_captions():
+    torch.manual_seed(0)
+    model = Speaker().eval()
+    prefix = torch.randn(1, 2, 16)
+    rules = Rules(prompt=(START,), stop=frozenset({STOP}), max_tokens=4)
+    rows, owner = searched(model, prefix, rules, captions=2)
+    assert owner == [0, 0]
+    better, worse = rows
+    reward = CiderD([[better], [worse]])  # of two photos, so that n-grams differ in weight
+
+    def margin() -> float:
+        return score(better) - score(worse)
+
+    def score(row: list[int]) -> float:
+        tokens = torch.tensor([[START, *row]])
+        logits = model.language_model.head(
+            model.language_model.hidden(tokens[:, :-1], prefix, torch.tensor([0]))
+        )
+        return logits.log_softmax(2)[0, range(len(row)), row].sum().item()
+
+    before = margin()
+    loss, _ = self_critical_loss(model, prefix, reward, [0], rules=rules, captions=2)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.01 * parameter.grad
+    assert margin() > before
