@@ -36,11 +36,12 @@ def with_noise(
     """
     if variance == 0:
         return embeddings
-    options = {"generator": generator, "device": embeddings.device}
     base = F.normalize(embeddings, dim=1) if is_normalised_first else embeddings
-    drawn = torch.randn(embeddings.shape, **options)
+    device = embeddings.device
+    drawn = torch.randn(embeddings.shape, generator=generator, device=device)
     if noise == "ball":
-        lengths = torch.rand(len(embeddings), **options) ** (1 / embeddings.shape[1])
+        lengths = torch.rand(len(embeddings), generator=generator, device=device)
+        lengths = lengths ** (1 / embeddings.shape[1])
         drawn = F.normalize(drawn, dim=1) * lengths[:, None]
     noisy = base + drawn * variance**0.5
     return F.normalize(noisy if offset is None else noisy + offset, dim=1)
