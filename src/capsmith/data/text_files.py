@@ -64,8 +64,8 @@ def records(
     """Yield (number of its first line, fields) of each record of a CSV or TSV; empty lines pass.
 
     Quotes are read as CSV has them, over several lines where need be. Where `is_text_last`, a
-    line with quotes that no CSV writer makes, or without quotes and with more delimiters than
-    columns need, was written without quoting: its text goes on to its end.
+    line with quotes that no CSV writer makes, or without a quoted field and with more delimiters
+    than columns need, was written without quoting: its text goes on to its end.
     """
     source, waiting = iter(lines), deque[Line]()
     unquoted = columns - 1 if is_text_last else -1
@@ -76,7 +76,7 @@ def records(
         fields = _split(text, delimiter)
         if fields is None:
             fields = _split_over_lines(text, delimiter, columns, source, waiting)
-        if fields is None or (len(fields) > columns and '"' not in text):
+        if fields is None or (len(fields) > columns and f'{delimiter}"' not in text):
             fields = text.split(delimiter, unquoted)
         yield number, fields
 

@@ -31,12 +31,10 @@ def test_what_a_csv_writer_wrote_is_read_back(rows: list[tuple[str, str]]) -> No
     assert [fields for _, fields in split(content.getvalue())] == [list(row) for row in rows]
 
 
-@given(st.lists(TEXT.filter(lambda text: not text.startswith('"')), min_size=1))
+@given(st.lists(TEXT.filter(lambda text: ',"' not in f",{text}"), min_size=1))
 def test_text_that_was_never_quoted_is_taken_whole(texts: list[str]) -> None:
-    content = "".join(f"a.jpg,{text}\n" for text in texts if '"' not in text or "," in text)
-    for _, (name, text) in split(content):
-        assert name == "a.jpg"
-        assert text.replace('""', '"') in {entry.replace('""', '"') for entry in texts}
+    content = "".join(f"a.jpg,{text}\n" for text in texts)
+    assert [fields for _, fields in split(content)] == [["a.jpg", text] for text in texts]
 
 
 @given(st.text(max_size=300))
