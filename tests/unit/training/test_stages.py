@@ -12,7 +12,7 @@ from capsmith.evaluate.lexical import CiderD  # noqa: E402
 from capsmith.models.language_models import CrossAttentionDecoder  # noqa: E402
 from capsmith.runtime.rules import Rules  # noqa: E402
 from capsmith.training.loop import Average, Schedule, fit, parameter_groups  # noqa: E402
-from capsmith.training.self_critical import searched, self_critical_loss  # noqa: E402
+from capsmith.training.self_critical import advantages, searched, self_critical_loss  # noqa: E402
 
 START, STOP = 1, 2
 
@@ -141,6 +141,12 @@ def test_rewarded_captions_are_found_by_search():
         optimizer.step()
         rewards.append(mean)
     assert sum(rewards[-10:]) > 3 * sum(rewards[:10])
+
+
+def test_rewards_are_compared_within_a_photo_and_on_one_scale():
+    scores = torch.tensor([1.0, 3.0, 0.2, 0.2, 0.1, 0.3])
+    got = advantages(scores, torch.tensor([0, 0, 1, 1, 2, 2]))
+    torch.testing.assert_close(got, torch.tensor([-1.0, 1.0, 0.0, 0.0, -1.0, 1.0]))
 
 
 def test_the_gradient_prefers_the_better_of_two_captions():
