@@ -19,6 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from capsmith.errors import CheckpointError, ConfigError
+from capsmith.export.graphs import export_encoder
+from capsmith.export.parity import compare_outputs
 from capsmith.models.pretrained_encoders import load_encoder, preprocessing_of, random_encoder
 from capsmith.runtime.preprocess import to_pixels
 
@@ -114,6 +116,13 @@ def test_an_encoder_is_frozen_and_can_be_finetuned(saved: tuple[Any, Any, Path])
     encoder(torch.randn(1, 3, 32, 32)).square().sum().backward()
     first = next(parameter for parameter in encoder.parameters() if parameter.dim() == 4)
     assert first.grad.abs().sum() > 0
+
+
+def test_an_encoder_exports(saved: tuple[Any, Any, Path], tmp_path: Path) -> None:
+    encoder = load_encoder(saved[2], output="patches")
+    export_encoder(encoder, tmp_path / "encoder.onnx", height=32, width=32)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    compare_outputs(encoder, tmp_path / "encoder.onnx", pixels, tolerance=1e-4)
 
 
 def test_random_weights_of_a_config_need_no_folder() -> None:
