@@ -207,7 +207,7 @@ def test_a_grid_mapper_reads_every_row_and_its_place() -> None:
     mapper = TOYS[-1].eval()
     features = toy_features(mapper, photos=1).requires_grad_()
     prefix = mapper(features)
-    prefix.sum(2)[0, 0].backward()
+    prefix[0, 0, 0].backward()  # not the sum of a row: behind a norm it is always the same
     assert features.grad is not None
     assert (features.grad.abs().sum(2) > 0).all()
     swapped = mapper(features.detach().flip(1))
