@@ -1,6 +1,6 @@
 """Write the trained captioner as a bundle.
 
-    python recipes/embedded/export.py RUN BUNDLE [--blend 1.0] [--precision int8]
+    python recipes/embedded/export.py RUN BUNDLE [--blend 0.5] [--precision int8]
 
 The weights are a blend of the two stages: `--blend` is the share of the self-critical one. It
 keeps the first stage's variety and takes part of the second one's gain (weight-space ensembles,
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--name", default="embedded-en")
     parser.add_argument("--version", default="1.0.0")
-    parser.add_argument("--blend", type=float, default=1.0)
+    parser.add_argument("--blend", type=float, default=0.5)
     parser.add_argument("--precision", default="int8", choices=("float32", "int8", "int4"))
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -1,6 +1,6 @@
 """What 8 and 4 bits cost: scores of a run's captioner in each, and how often captions agree.
 
-    python recipes/embedded/precisions.py RUN DATA [--blend 1.0] [--out FILE.md]
+    python recipes/embedded/precisions.py RUN DATA [--blend 0.5] [--out FILE.md]
 
 float32 is exact in every graph. In the others the encoder is stored in 16 bits and the mapper in
 8, widened at load, and the decoder's products read 8- or 4-bit weights.
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--blend", type=float, default=1.0)
+    parser.add_argument("--blend", type=float, default=0.5)
     parser.add_argument("--out", type=Path, metavar="FILE.md")
     options = parser.parse_args()
     settings = read_settings(HERE / "settings.yaml", [])
