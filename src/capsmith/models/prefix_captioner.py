@@ -23,7 +23,7 @@ class PrefixCaptioner(nn.Module):
         mapper: HintedGridMapper,
         language_model: CrossAttentionDecoder,
         depth: int,
-        tags: int = 0,
+        tags: int,
     ):
         super().__init__()
         self.encoder, self.mapper, self.language_model = encoder, mapper, language_model
