@@ -13,6 +13,7 @@ import argparse
 import datetime
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 
 import words
 from build import Settings, build, read_settings
-from capsmith.bundle import write_bundle
+from capsmith.bundle import Preprocessing, write_bundle
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
 from capsmith.export.quantize import Precision
 from capsmith.models.prefix_captioner import PrefixCaptioner
@@ -44,11 +45,16 @@ def word_tokenizer(vocabulary: list[str]) -> tokenizers.Tokenizer:
 
 
 def description(
-    name: str, version: str, vocabulary: list[str], settings: Settings, *, precision: Precision
+    name: str,
+    version: str,
+    vocabulary: list[str],
+    settings: Settings,
+    preprocessing: Preprocessing,
+    *,
+    precision: Precision,
 ) -> dict[str, Any]:
     """`captioner.json` without its files; `precision` is the decoder's."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    scale = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
     return {
         "name": name,
         "version": version,
@@ -66,14 +72,7 @@ def description(
             "width": FEATURES,
             "embedding": "first",
         },
-        "preprocessing": {
-            "width": 260,
-            "height": 260,
-            "resize": "squash",
-            "interpolation": "bicubic",
-            "mean": scale[0],
-            "std": scale[1],
-        },
+        "preprocessing": asdict(preprocessing),
         "prefix": {"rows": ROWS + settings.hints, "width": settings.width},
         "language_model": {
             "kind": "cross-attention",
@@ -160,7 +159,12 @@ def main() -> None:
     vocabulary = json.loads((options.run / "vocabulary.json").read_text())
     model = trained(options.run, settings, vocabulary, options.blend)
     facts = description(
-        options.name, options.version, vocabulary, settings, precision=options.precision
+        options.name,
+        options.version,
+        vocabulary,
+        settings,
+        model.encoder.preprocessing,
+        precision=options.precision,
     )
     write(model, facts, vocabulary, options.bundle)
     print(f"{options.bundle}: {sum(f.stat().st_size for f in options.bundle.iterdir()):,} bytes")

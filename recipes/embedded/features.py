@@ -20,7 +20,9 @@ import torch
 from PIL import Image, ImageEnhance
 
 import photos
+from capsmith.bundle import Preprocessing
 from capsmith.models.encoders import EfficientNetLite, load_efficientnet_lite
+from capsmith.runtime.preprocess import to_pixels
 
 
 class _Trunk(torch.nn.Module):
@@ -59,15 +61,10 @@ def augment(picture: Image.Image, view: int, rng: random.Random) -> Image.Image:
     return picture
 
 
-def pixels(picture: Image.Image, side: int) -> np.ndarray:
-    """Squash to (side, side) and scale as EfficientNet-Lite wants: float32 (3, side, side)."""
-    squashed = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return ((np.asarray(squashed, np.float32) - 127.0) / 128.0).transpose(2, 0, 1)
-
-
 def encode_set(
-    session: onnxruntime.InferenceSession, data: Path, store: Path, name: str, view: int, side: int
-) -> None:
+    session: onnxruntime.InferenceSession, preprocessing: Preprocessing, data: Path, store: Path,
+    name: str, view: int,
+) -> None:  # fmt: skip
     target = store / f"{name}.{view}.npy"
     if target.exists():
         return
@@ -83,7 +80,7 @@ def encode_set(
 
     for photo, picture in photos.photos(data, name):
         names.append(photo)
-        batch.append(pixels(augment(picture, view, rng), side))
+        batch.append(to_pixels(augment(picture, view, rng), preprocessing))
         if len(batch) == 16:
             flush()
     flush()
@@ -115,12 +112,13 @@ def main() -> None:
         dynamic_axes={"pixels": {0: "batch"}, "maps": {0: "batch"}},
     )
     session = onnxruntime.InferenceSession(graph)
+    wanted = encoder.preprocessing
     for view in range(options.views):
         for name in photos.TRAIN:
-            encode_set(session, options.data, options.store, name, view, encoder.side)
+            encode_set(session, wanted, options.data, options.store, name, view)
         if view == 0:
             for name in photos.VALIDATION:
-                encode_set(session, options.data, options.store, name, 0, encoder.side)
+                encode_set(session, wanted, options.data, options.store, name, 0)
 
 
 if __name__ == "__main__":

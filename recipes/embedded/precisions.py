@@ -60,7 +60,10 @@ def main() -> None:
     for precision in _PRECISIONS:
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / precision
-            facts = description("embedded-en", "0", vocabulary, settings, precision=precision)
+            facts = description(
+                "embedded-en", "0", vocabulary, settings, model.encoder.preprocessing,
+                precision=precision,
+            )  # fmt: skip
             write(model, facts, vocabulary, bundle)
             sizes[precision] = sum(file.stat().st_size for file in bundle.iterdir())
             captioner = capsmith.load(bundle)

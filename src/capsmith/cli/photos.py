@@ -12,15 +12,9 @@ from pathlib import Path, PurePath
 from capsmith.cli.output import escape_name
 from capsmith.data.photos import is_photo_name
 from capsmith.errors import ConfigError
+from capsmith.runtime.pictures import NamedBytes, PictureLimits
 
 STDIN = "-"
-MAX_STDIN_BYTES = 100_000_000
-
-
-class _Stdin(bytes):
-    """What came through stdin; messages call it `-`."""
-
-    name = STDIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +78,7 @@ def _read_stdin(earlier: list[Photo]) -> Photo:
             "- reads a photo from stdin, which is a terminal; use: capsmith caption - < photo"
         )
     # One byte over the limit is enough for the picture's own size check to refuse it.
-    content = _Stdin(sys.stdin.buffer.read(MAX_STDIN_BYTES + 1))
+    content = NamedBytes(sys.stdin.buffer.read(PictureLimits().max_bytes + 1), STDIN)
     return Photo(STDIN, content, PurePath("stdin"))
 
 

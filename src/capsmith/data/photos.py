@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import tarfile
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from capsmith.errors import DataError, ImageError
-from capsmith.runtime.pictures import Picture, PictureLimits
+from capsmith.runtime.pictures import NamedBytes, Picture, PictureLimits
 
 # fmt: off
 SUFFIXES: Final = frozenset({
@@ -45,21 +44,14 @@ class PhotoBytes:
         """
         if not self.member:
             return self.path
-        if self.size > PictureLimits().max_bytes:
-            raise ImageError(f"{self}: larger than {PictureLimits().max_bytes / 1e6:g} MB")
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                content = file.read(self.size)
+                # One byte over the limit is enough for the picture's own size check to refuse it.
+                content = file.read(min(self.size, PictureLimits().max_bytes + 1))
         except OSError as error:
             raise ImageError(f"{self}: cannot be read: {error.strerror}") from error
-        return _NamedBytes(content, str(self))
-
-
-class _NamedBytes(io.BytesIO):
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
+        return NamedBytes(content, str(self))
 
 
 def is_photo_name(name: str) -> bool:

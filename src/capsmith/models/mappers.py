@@ -6,6 +6,7 @@ unchanged. Mappers with attention are in `transformer_mappers`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ class MapperConfig:
     normalise: bool = False
 
 
-class Mapper(nn.Module):
+class Mapper(nn.Module, ABC):
     """Features float32 (B, k, input_width) to a prefix float32 (B, rows, width).
 
     Mappers of one vector read the first row of the features, which in encoders that give more is
@@ -47,9 +48,9 @@ class Mapper(nn.Module):
             features = F.normalize(features, dim=2)
         return self.map(features)
 
+    @abstractmethod
     def map(self, features: Tensor) -> Tensor:
         """The prefix (B, rows, width) of features that are normalised already."""
-        raise NotImplementedError
 
 
 class LinearMapper(Mapper):

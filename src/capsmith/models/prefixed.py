@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -9,20 +11,20 @@ from capsmith.errors import ConfigError
 from capsmith.models.padding import ordered, real_first
 
 
-class PrefixedModel(nn.Module):
+class PrefixedModel(nn.Module, ABC):
     """A causal model over input vectors: `width` wide, at most `positions` of them (None: any)."""
 
     width: int
     positions: int | None = None
 
+    @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
         """Input vectors (N, T, width) of tokens int64 (N, T)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, x: Tensor) -> Tensor:
         """Hidden states (N, S, hidden width) of input vectors (N, S, width), each of which sees
         itself and those before it."""
-        raise NotImplementedError
 
     def hidden(
         self, tokens: Tensor, prefix: Tensor, owner: Tensor, prefix_mask: Tensor | None = None

@@ -35,6 +35,17 @@ _MAX_SCANNED_PIXELS: Final = 25_000_000_000
 _DRAFT_FACTOR: Final = 2
 
 
+class NamedBytes(bytes):
+    """The bytes of a picture, and what messages call it: `NamedBytes(content, name)`."""
+
+    name: str
+
+    def __new__(cls, content: bytes, name: str) -> NamedBytes:
+        made = super().__new__(cls, content)
+        made.name = name
+        return made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureLimits:
     """What a picture may cost.
@@ -85,7 +96,7 @@ def picture_name(source: Picture) -> str:
     name: str | bytes
     match source:
         case bytes() | bytearray():
-            name = getattr(source, "name", "") or f"<{len(source)} bytes>"
+            name = source.name if isinstance(source, NamedBytes) else f"<{len(source)} bytes>"
         case Image.Image():
             name = getattr(source, "filename", "") or "<image>"
         case np.ndarray():

@@ -79,9 +79,7 @@ def searched(
 ) -> tuple[list[list[int]], list[int]]:
     """Captions of each prefix by beam search, stop token last, and the row of each one's prefix."""
     decoder = model.language_model
-    engine = TorchEngine(
-        decoder, vocab_size=decoder.tokens.num_embeddings, device=str(prefix.device)
-    )
+    engine = TorchEngine(decoder, vocab_size=decoder.vocab_size, device=str(prefix.device))
     beam = Beam(size=captions, candidates=captions)
     found = decode(engine, prefix.detach().cpu().numpy(), beam, rules)
     stop = sorted(rules.stop)[:1]
