@@ -1,8 +1,8 @@
 """Download bundles from a model hub, once, whole and verified; loading never does it by itself.
 
 A repository holds the files of one bundle at its top; what else lies there is left. The address of
-a file is Hugging Face's (`/owner/name/resolve/revision/file`), which mirrors offer
-too: `HF_ENDPOINT` names one, `HF_TOKEN` opens private repositories.
+a file is Hugging Face's (`/owner/name/resolve/revision/file`), which mirrors
+offer too: `HF_ENDPOINT` names one, `HF_TOKEN` opens private repositories.
 """
 
 from __future__ import annotations
