@@ -112,8 +112,10 @@ class BeamSearch:
         groups = self._beam.groups
         copies = groups if self._new_tokens == 0 else 1
         options = self._filters.options(scores, self._beams.contexts[::copies])
-        parents = np.repeat(np.arange(len(options.ids)), copies)
-        options = options.rows(parents)
+        parents = np.arange(len(options.ids))
+        if copies > 1:
+            parents = np.repeat(parents, copies)
+            options = options.rows(parents)
         taken = np.zeros((self._pictures, len(self._is_stop) if groups > 1 else 0), np.float32)
         following, rows = [], []
         for group in range(groups):
@@ -152,7 +154,7 @@ class BeamSearch:
     def _rank(self, members: Ints, options: Options, taken: Floats) -> _Ranked:
         """The best continuations of the groups whose rows are `members`."""
         numbers = self._beams.groups[members]
-        is_first = np.diff(numbers, prepend=-1) != 0
+        is_first = self._beams.places[members] == 0
         groups, group_of = numbers[is_first], np.cumsum(is_first) - 1
         ids = options.ids[members]
         totals = self._beams.scores[members, None] + options.scores[members]

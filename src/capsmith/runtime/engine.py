@@ -74,15 +74,15 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _OnnxState:
-    values: Mapping[str, ort.OrtValue]
+    values: Mapping[str, Floats]
     """Graph input name -> value with the rows on axis 0. Never written to once made."""
 
 
 class OnnxEngine:
     """Runs a decoder graph (docs/design, "The decoder graph") in onnxruntime.
 
-    The state goes from one run to the next as onnxruntime's own values: the graph gathers its
-    rows by `parents` and Python never copies it. Holds nothing that changes, so threads share it.
+    The graph itself gathers the state's rows by `parents`. Holds nothing that changes, so threads
+    share it.
     """
 
     def __init__(self, session: ort.InferenceSession, *, name: str = "decoder.onnx") -> None:
@@ -117,9 +117,7 @@ class OnnxEngine:
     def start(self, prefix: Floats, prompt: Ints, want: Want) -> tuple[State, Scores]:
         """See `Engine.start`."""
         rows = prefix.shape[0]
-        empty = {
-            key: _value(np.zeros((rows, *shape), np.float32)) for key, shape in self._states.items()
-        }
+        empty = {key: np.zeros((rows, *shape), np.float32) for key, shape in self._states.items()}
         return self._run(_OnnxState(empty), prompt, prefix, np.arange(rows, dtype=np.int64), want)
 
     def step(self, state: State, tokens: Ints, parents: Ints, want: Want) -> tuple[State, Scores]:
@@ -134,20 +132,16 @@ class OnnxEngine:
     ) -> tuple[State, Scores]:
         feeds = {
             **state.values,
-            "tokens": _value(tokens),
-            "prefix": _value(prefix),
-            "parents": _value(parents),
-            "top": _value(np.array([min(want.top, self._vocab_size)], np.int64)),
+            "tokens": tokens,
+            "prefix": prefix,
+            "parents": parents,
+            "top": np.array([min(want.top, self._vocab_size)], np.int64),
         }
         asked = {"logits": want.logits, "hidden": want.hidden}
         names = ["top_logprobs", "top_ids", *(key for key, is_asked in asked.items() if is_asked)]
-        values = self._session.run_with_ort_values([*names, *self._next_names], feeds)
-        scores = {key: value.numpy() for key, value in zip(names, values, strict=False)}
+        values = self._session.run([*names, *self._next_names], feeds)
+        scores = dict(zip(names, values, strict=False))
         following = dict(zip(self._states, values[len(names) :], strict=True))
         return _OnnxState(following), Scores(
             scores["top_logprobs"], scores["top_ids"], scores.get("logits"), scores.get("hidden")
         )
-
-
-def _value(array: Floats | Ints) -> ort.OrtValue:
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

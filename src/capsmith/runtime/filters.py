@@ -13,6 +13,9 @@ from capsmith.runtime.rules import Rules
 
 Number = TypeVar("Number", np.float32, np.int64)
 
+# Up to so many columns a whole sort beats a partition, and most often they are in order already.
+_SHORT = 64
+
 Scale = Literal["logits", "logprobs"]
 """What a repetition penalty multiplies. `transformers` penalises logits in greedy search and
 sampling, and log-probabilities in beam search."""
@@ -121,7 +124,7 @@ def log_softmax(logits: Floats) -> Floats:
 def largest(values: Floats, count: int) -> Ints:
     """Columns int64 (N, count) of the largest values of each row, descending; ties by column."""
     width = values.shape[1]
-    if width <= 4 * count:
+    if width <= max(4 * count, _SHORT):
         return np.argsort(-values, axis=1, kind="stable")[:, :count]
     found = np.sort(np.argpartition(-values, count, axis=1)[:, :count], axis=1)
     order = np.argsort(-picked(values, found), axis=1, kind="stable")

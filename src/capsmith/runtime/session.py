@@ -132,9 +132,10 @@ def _options(threads: int | None) -> ort.SessionOptions:
     # A pattern is remembered for every input shape ever seen, and captions have many lengths:
     # without patterns memory does not grow with the number of photos.
     options.enable_mem_pattern = False
-    # A captioner has three sessions, each with its own threads. Those that spin while they wait for
-    # work take the cores from the session that has some: measured, three times the processor time.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that sleeps takes longer to wake than a product of one decoding step takes, so
+    # threads spin while they wait for work, but not for long: a captioner has three sessions, each
+    # with its own threads, and those that spin take the cores from the session that has work.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     # Weights stored in 8 bits are widened once, at load, not at every run.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
