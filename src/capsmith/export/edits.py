@@ -27,14 +27,6 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
     return value
 
 
-def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array that `value` is, where it is an initialiser."""
-    if value is None or not value.is_initializer() or value.const_value is None:
-        return None
-    array: NDArray[Any] = value.const_value.numpy()
-    return array
-
-
 def only_user(node: ir.Node | None, operator: str) -> ir.Node | None:
     """The one node that reads the first output of `node`, where it is an `operator`."""
     users = list(node.outputs[0].uses()) if node is not None else []

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from capsmith.export.edits import add_initializer, constant, only_user, take_over
+from capsmith.export.edits import add_initializer, only_user, take_over
+from capsmith.models.graph_weights import constant
 
 
 def fuse(model: ir.Model) -> ir.Model:

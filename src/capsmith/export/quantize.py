@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
-from capsmith.export.edits import add_initializer, constant, only_user, take_over
+from capsmith.export.edits import add_initializer, only_user, take_over
+from capsmith.models.graph_weights import constant
 
 Precision = Literal["float32", "float16", "int8-stored", "int8", "int4"]
 """How weights are kept.
@@ -71,17 +72,6 @@ def quantize_blocks(
     if bits == 4:
         codes = codes[..., 0::2] | (codes[..., 1::2] << 4)
     return codes, scales[..., 0].astype(np.float32)
-
-
-def widen_blocks(
-    codes: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
-) -> NDArray[np.float32]:
-    """The weights float32 (N, blocks * BLOCK) that `quantize_blocks` made codes of."""
-    if bits == 4:
-        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
-    steps = codes.astype(np.float32) - np.float32(2 ** (bits - 1))
-    wide: NDArray[np.float32] = (steps * scales[..., None]).reshape(len(codes), -1)
-    return wide
 
 
 def _quantize_products(model: ir.Model, bits: int) -> None:

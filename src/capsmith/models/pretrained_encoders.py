@@ -1,6 +1,10 @@
 """Image encoders of `transformers`, by name or folder: CLIP, Chinese-CLIP, SigLIP, DINOv2.
 
-A name is looked up on the hub as `transformers` does; a folder is read from disk.
+embedding  the projected vector, not normalised: CLIP ViT-B 512, ViT-L 768; SigLIP's is its
+           pooled vector; a DINOv2 has none
+pooled     the class row after the last norm (CLIPxGPT: ViT-B 768, ViT-L 1024), SigLIP's
+           attention pool
+patches    the pooled row, then the rows of the last hidden state that are patches
 """
 
 from __future__ import annotations
@@ -12,15 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from capsmith.bundle import Preprocessing
-from capsmith.errors import CheckpointError, ConfigError
-
-Output = Literal["embedding", "pooled", "patches"]
-"""What an encoder gives of a picture.
-
-embedding  one row: the vector in the space shared with text (ClipCap, CapDec)
-pooled     one row: the vision tower's pooled output, before any projection (CLIPxGPT)
-patches    the pooled row, then one row a patch, row by row of the picture
-"""
+from capsmith.errors import CheckpointError
+from capsmith.models.hub_names import from_disk_or_hub, label_of
+from capsmith.models.image_encoder import ImageEncoder, Output, check_output, three
+from capsmith.models.published_sizes import published_sizes
 
 _INTERPOLATIONS: dict[int, Literal["lanczos", "bilinear", "bicubic"]] = {
     1: "lanczos",
@@ -29,12 +28,11 @@ _INTERPOLATIONS: dict[int, Literal["lanczos", "bilinear", "bicubic"]] = {
 }
 
 
-class PretrainedEncoder(nn.Module):
-    """A vision tower of `transformers`: pixels float32 (B, 3, height, width) to features (B, k, d).
+class PretrainedEncoder(ImageEncoder):
+    """A vision tower of `transformers`.
 
     tower: gives `last_hidden_state` and `pooler_output`; class_rows: how many rows of the former
     are no patches. projection: from the pooled output to the space shared with text.
-    `preprocessing` says how a picture becomes pixels.
     """
 
     def __init__(
@@ -44,13 +42,13 @@ class PretrainedEncoder(nn.Module):
         *,
         class_rows: int,
         output: Output,
+        name: str,
         preprocessing: Preprocessing,
     ):
-        super().__init__()
+        super().__init__(name=name, preprocessing=preprocessing)
         self.tower = tower
         self.projection = projection if output == "embedding" else None
         self.class_rows, self.output = class_rows, output
-        self.preprocessing = preprocessing
 
     def forward(self, pixels: Tensor) -> Tensor:
         """See the class."""
@@ -64,32 +62,43 @@ class PretrainedEncoder(nn.Module):
         return embedding
 
 
-def load_encoder(name: str | Path, *, output: Output) -> PretrainedEncoder:
+def load_encoder(name: str | Path, *, output: Output | None = None) -> PretrainedEncoder:
     """The encoder with its published weights, frozen and in evaluation mode.
 
-    Its preprocessing is that of the file beside the weights. Raises `CheckpointError` for another
-    family, or pictures prepared in a way that a bundle cannot describe; `ConfigError` for an output
-    that the family does not have.
+    output: None is the embedding, or what is nearest to one. Its preprocessing is that of the file
+    beside the weights. Raises `CheckpointError` for a name that neither this disk nor the hub has,
+    another family, or pictures prepared in a way that a bundle cannot describe; `ConfigError` for
+    an output that the family does not have.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.image_processing_base import ImageProcessingMixin
 
-    config = AutoConfig.from_pretrained(name)
-    _check(config, output)
-    model = AutoModel.from_pretrained(name, dtype="float32")
-    settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    return _encoder(model, output, preprocessing_of(settings))
+    config = from_disk_or_hub(AutoConfig.from_pretrained, name)
+    output = _output(config, output)
+    model = from_disk_or_hub(AutoModel.from_pretrained, name, dtype="float32")
+    settings, _ = from_disk_or_hub(ImageProcessingMixin.get_image_processor_dict, name)
+    label = f"transformers:{label_of(name)}"
+    return _encoder(model, output, label, preprocessing_of(settings))
+
+
+def published_encoder(name: str | Path, *, output: Output | None = None) -> PretrainedEncoder:
+    """The encoder of a published name with random weights, for which nothing is read or fetched.
+
+    Raises `ConfigError` for a name whose sizes are not known here.
+    """
+    config, preprocessing = published_sizes(str(name))
+    return random_encoder(config, output=output, name=str(name), preprocessing=preprocessing)
 
 
 def random_encoder(
-    config: Any, *, output: Output, preprocessing: Preprocessing
+    config: Any, *, output: Output | None, name: str, preprocessing: Preprocessing
 ) -> PretrainedEncoder:
     """The encoder of a config of `transformers`, its weights random: for dry runs and tests."""
     from transformers import AutoModel
 
-    _check(config, output)
     auto: Any = AutoModel
-    return _encoder(auto.from_config(config), output, preprocessing)
+    output = _output(config, output)
+    return _encoder(auto.from_config(config), output, f"transformers:{name}", preprocessing)
 
 
 def preprocessing_of(settings: dict[str, Any]) -> Preprocessing:
@@ -117,31 +126,35 @@ def preprocessing_of(settings: dict[str, Any]) -> Preprocessing:
         height=target[0],
         resize="crop" if crop else "squash",
         interpolation=_INTERPOLATIONS[settings.get("resample", 3)],
-        mean=_three(settings["image_mean"]),
-        std=_three(settings["image_std"]),
+        mean=three(settings["image_mean"]),
+        std=three(settings["image_std"]),
     )
 
 
-def _check(config: Any, output: Output) -> None:
-    if config.model_type not in ("clip", "chinese_clip", "siglip", "dinov2"):
+def _output(config: Any, output: Output | None) -> Output:
+    """The output that is meant; raises where the model cannot give it."""
+    family = config.model_type
+    if family not in ("clip", "chinese_clip", "siglip", "dinov2"):
         raise CheckpointError(
-            f"a {config.model_type} is no encoder that can be read; the families are clip,"
-            " chinese_clip, siglip and dinov2"
+            f"a {family} is no encoder that can be read; the families are clip, chinese_clip,"
+            " siglip and dinov2"
         )
-    if output not in get_args(Output):
-        raise ConfigError(f'output is "{output}"; use one of {", ".join(get_args(Output))}')
-    if config.model_type == "dinov2" and output == "embedding":
-        raise ConfigError('a dinov2 has no embedding shared with text; use "pooled" or "patches"')
+    allowed: tuple[Output, ...] = get_args(Output)
+    if family == "dinov2":
+        allowed = ("pooled", "patches")
+    check_output(output or allowed[0], allowed, f"a {family}")
+    return output or allowed[0]
 
 
-def _encoder(model: Any, output: Output, preprocessing: Preprocessing) -> PretrainedEncoder:
+def _encoder(model: Any, output: Output, label: str, prepared: Preprocessing) -> PretrainedEncoder:
     # SigLIP pools by attention: it has no row that is not a patch, and no projection.
     encoder = PretrainedEncoder(
         getattr(model, "vision_model", model),
         getattr(model, "visual_projection", None),
         class_rows=0 if model.config.model_type == "siglip" else 1,
         output=output,
-        preprocessing=preprocessing,
+        name=f"{label}:{output}",
+        preprocessing=prepared,
     )
     return encoder.requires_grad_(False).eval()
 
@@ -156,8 +169,3 @@ def _sides(size: int | dict[str, int]) -> tuple[int, int]:
     if "shortest_edge" in named:
         return named["shortest_edge"], named["shortest_edge"]
     return named["height"], named["width"]
-
-
-def _three(values: list[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -16,9 +16,9 @@ from torch import nn
 from capsmith.errors import BundleError
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
 from capsmith.export.parity import compare_outputs
-from capsmith.export.quantize import BLOCK, Precision, quantize, quantize_blocks, widen_blocks
-from capsmith.export.weights import load_weights
+from capsmith.export.quantize import BLOCK, Precision, quantize, quantize_blocks
 from capsmith.models.gpt2 import GPT2, GPT2Config
+from capsmith.models.graph_weights import load_weights, widen_blocks
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import OnnxEngine, Want
 from capsmith.runtime.session import open_session

@@ -16,8 +16,8 @@ from capsmith.errors import ConfigError  # noqa: E402
 from capsmith.export.graphs import export_decoder  # noqa: E402
 from capsmith.export.parity import compare_decoder  # noqa: E402
 from capsmith.export.quantize import quantize  # noqa: E402
-from capsmith.export.weights import load_weights  # noqa: E402
 from capsmith.models.engine import TorchEngine  # noqa: E402
+from capsmith.models.graph_weights import load_weights  # noqa: E402
 from capsmith.runtime.decoding import Rules, decode  # noqa: E402
 from capsmith.runtime.engine import OnnxEngine  # noqa: E402
 from capsmith.runtime.session import open_session  # noqa: E402

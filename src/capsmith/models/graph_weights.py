@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,21 +12,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from capsmith.errors import BundleError
-from capsmith.export.edits import constant
-from capsmith.export.quantize import widen_blocks
 from capsmith.runtime.session import check_graph
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill `module` with the weights of the graph at `path`, of any precision, to train it on.
 
-    Exact for float32; within the error of quantisation for the others. Raises `BundleError` for a
+    Exact for float32; within the error of quantisation for the others. What a graph never holds,
+    the count of batches that a batch norm has seen, stays as it is. Raises `BundleError` for a
     graph that lacks one of the module's parameters or has it in another shape.
     """
     check_graph(path)
     found = _weights(ir.load(path))
     state = module.state_dict()
     for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            continue
         if name not in found:
             raise BundleError(f"{path}: has no weight {name}; it is of another module")
         if found[name].shape != tuple(tensor.shape):
@@ -33,9 +35,27 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 f"{path}: weight {name} is {found[name].shape} where the module has"
                 f" {tuple(tensor.shape)}; it is of another module"
             )
-    module.load_state_dict(
-        {name: torch.from_numpy(found[name]).to(state[name].dtype) for name in state}
-    )
+        state[name] = torch.from_numpy(found[name]).to(tensor.dtype)
+    module.load_state_dict(state)
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array that `value` is, where it is an initialiser."""
+    if value is None or not value.is_initializer() or value.const_value is None:
+        return None
+    array: NDArray[Any] = value.const_value.numpy()
+    return array
+
+
+def widen_blocks(
+    codes: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
+) -> NDArray[np.float32]:
+    """The weights float32 (N, blocks * block size) that codes and scales of blocks stand for."""
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
+    steps = codes.astype(np.float32) - np.float32(2 ** (bits - 1))
+    wide: NDArray[np.float32] = (steps * scales[..., None]).reshape(len(codes), -1)
+    return wide
 
 
 def _weights(model: ir.Model) -> dict[str, NDArray[np.float32]]:
