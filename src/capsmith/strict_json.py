@@ -78,6 +78,8 @@ def _refuse_constant(name: str) -> object:
 
 def _parse(hint: Any, value: object, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:  # what it must be depends on other fields, and is checked with them
+        return value
     if origin is Literal:
         if not any(value == allowed and type(value) is type(allowed) for allowed in arguments):
             raise _wrong(where, "one of " + ", ".join(map(repr, arguments)), value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
 import torch
@@ -23,7 +23,8 @@ class CaptionModel(nn.Module):
 
     encoder: pixels float32 (B, 3, H, W) to features (B, k, d); None where features are given.
     start_tokens: read before every caption and never predicted; may be empty where the prefix is
-    read as input vectors. end_token: predicted after every caption.
+    read as input vectors. language_tokens: the one that follows them, in a captioner of several
+    languages. end_token: predicted after every caption.
 
     Parts of which nothing trains (see `policies`) stay in evaluation mode while the rest trains:
     no dropout, no running statistics.
@@ -36,11 +37,13 @@ class CaptionModel(nn.Module):
         *,
         start_tokens: Sequence[int],
         end_token: int,
+        language_tokens: Mapping[str, int] | None = None,
         encoder: nn.Module | None = None,
     ):
         super().__init__()
         self.encoder, self.mapper, self.language_model = encoder, mapper, language_model
         self.start_tokens, self.end_token = tuple(start_tokens), end_token
+        self.language_tokens = dict(language_tokens or {})
         if mapper.config.width != self.reader.width:
             raise ConfigError(
                 f"the mapper's prefix is {mapper.config.width} wide, the language model reads"
@@ -48,7 +51,7 @@ class CaptionModel(nn.Module):
             )
         wrong = [
             token
-            for token in (*self.start_tokens, end_token)
+            for token in (*self.start_tokens, *self.language_tokens.values(), end_token)
             if not 0 <= token < self.reader.vocab_size
         ]
         if wrong:
@@ -71,13 +74,33 @@ class CaptionModel(nn.Module):
                     module.eval()
         return self
 
-    def tensors(self, captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def prompt(self, language: str) -> tuple[int, ...]:
+        """The tokens that are read before a caption in a language, and never predicted."""
+        if not self.language_tokens:
+            return self.start_tokens
+        if language not in self.language_tokens:
+            raise ConfigError(
+                f'no token for language "{language}"; there are {", ".join(self.language_tokens)}'
+            )
+        return (*self.start_tokens, self.language_tokens[language])
+
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens are read before a caption."""
+        return len(self.start_tokens) + bool(self.language_tokens)
+
+    def tensors(
+        self, captions: Sequence[Sequence[int]], languages: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Captions as tokens int64 (N, T), start and end tokens added, and what of them is real.
 
-        The mask is bool (N, T), False on the padding to the right. Padding is told by the mask
+        languages: one a caption, needed in a captioner of several. The mask is bool (N, T), False on the padding to the right. Padding is told by the mask
         alone: every token of the vocabulary, the end token too, may be a word of a caption.
         """
-        rows = [[*self.start_tokens, *caption, self.end_token] for caption in captions]
+        rows = [
+            [*self.prompt(language), *caption, self.end_token]
+            for caption, language in zip(captions, languages or [""] * len(captions), strict=True)
+        ]
         longest = max(map(len, rows))
         padded = [row + [self.end_token] * (longest - len(row)) for row in rows]
         lengths = torch.tensor([len(row) for row in rows])
@@ -133,14 +156,14 @@ class CaptionModel(nn.Module):
         tokens: int64 (N, T), padded on the right; the positions before the last T are the prefix's.
         """
         words = tokens.masked_fill(~mask, IGNORED)
-        words[:, : len(self.start_tokens)] = IGNORED  # `words` is a copy: tokens stay as they are
+        words[:, : self.prompt_length] = IGNORED  # `words` is a copy: tokens stay as they are
         return F.pad(words, (positions - tokens.shape[1], 0), value=IGNORED)
 
     def _hidden(self, features: Tensor, tokens: Tensor, owner: Tensor | None) -> Tensor:
         if owner is None:
             owner = torch.arange(len(tokens), device=tokens.device)
         hidden = self.reader.hidden(tokens, self.mapper(features), owner)
-        if hidden.shape[1] == tokens.shape[1] and not self.start_tokens:
+        if hidden.shape[1] == tokens.shape[1] and not self.prompt_length:
             raise ConfigError(
                 "this language model does not read its prefix as input vectors, so captions need a"
                 " start token; name one"

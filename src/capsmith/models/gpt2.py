@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
 from capsmith.errors import CheckpointError
 from capsmith.models.language_models import StateSpec
@@ -32,15 +33,14 @@ class GPT2Config:
     dropout: float = 0.0
 
 
-class Projection(nn.Module):
+class Projection(Conv1D):
     """x @ weight + bias with weight (inputs, outputs), the layout that GPT-2 is published in."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        super().__init__(outputs, inputs)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
+        # One product and one sum, which exported graphs and their quantisation know.
         return torch.matmul(x, self.weight) + self.bias
 
 
@@ -194,9 +194,10 @@ class GPT2(PrefixedModel):
         return *ranked(logits, top), logits, hidden, *following
 
 
-def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int) -> GPT2:
+def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int, dropout: float = 0.0) -> GPT2:
     """The model of a `transformers` `GPT2LMHeadModel` state dict, sizes read from its tensors.
 
+    dropout: what it trains on with; none while it captions.
     Raises `CheckpointError` when tensors are missing or the head is not tied to the embeddings.
     """
     weights = {
@@ -215,8 +216,9 @@ def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int) -> GPT2:
     layers = len({name.split(".")[1] for name in weights if name.startswith("h.")})
     model = GPT2(
         GPT2Config(
-            vocab_size=vocab_size, positions=positions, width=width, layers=layers, heads=heads
-        )
+            vocab_size=vocab_size, positions=positions, width=width, layers=layers, heads=heads,
+            dropout=dropout,
+        )  # fmt: skip
     )
     try:
         model.load_state_dict(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, get_args
 
 from torch import nn
@@ -18,13 +19,13 @@ mapper+lm            the mapper and the whole language model
 mapper+outer-blocks  of the language model all but its middle blocks: embeddings, first and last
                      block, last norm (CLIPxGPT)
 mapper+lora          of the language model's blocks low-rank parts of their linear layers; export
-                     after `finish`
+                     after `finished`
 all                  the encoder too
 """
 
 
 def apply_policy(
-    model: CaptionModel, policy: Policy, *, rank: int = 8, alpha: float = 16.0
+    model: CaptionModel, policy: Policy, *, rank: int = 8, alpha: int = 16
 ) -> None:
     """Let exactly what `policy` names train; rank and alpha are those of "mapper+lora", which is
     applied once a model.
@@ -47,10 +48,11 @@ def apply_policy(
     model.train(model.training)
 
 
-def finish(model: CaptionModel) -> None:
-    """Make plain modules of a trained model, ready for export: low-rank parts are merged."""
-    merge_low_rank(model.language_model)
-    model.eval()
+def finished(model: CaptionModel) -> CaptionModel:
+    """A copy of plain modules in evaluation mode, ready for export: low-rank parts are merged."""
+    copied = copy.deepcopy(model)
+    merge_low_rank(copied.language_model)
+    return copied.eval()
 
 
 def trainable_names(module: nn.Module) -> set[str]:

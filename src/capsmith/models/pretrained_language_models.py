@@ -6,29 +6,59 @@ copied into our own modules, which train, decode step by step and export.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from capsmith.errors import CheckpointError
+from capsmith.errors import CheckpointError, ConfigError
 from capsmith.models.gpt2 import GPT2, GPT2Config, load_gpt2
 from capsmith.models.llama import Llama, LlamaConfig
 
 _KEYS_THAT_ARE_NOT_WEIGHTS = ("rotary_emb.inv_freq",)
 
 
-def load_language_model(name: str | Path) -> GPT2 | Llama:
+PUBLISHED: Mapping[str, GPT2Config | LlamaConfig] = {
+    "gpt2": GPT2Config(),
+    "gpt2-medium": GPT2Config(width=1024, layers=24, heads=16),
+    "gpt2-large": GPT2Config(width=1280, layers=36, heads=20),
+    "gpt2-xl": GPT2Config(width=1600, layers=48, heads=25),
+    "distilgpt2": GPT2Config(layers=6),
+    "uer/gpt2-chinese-cluecorpussmall": GPT2Config(vocab_size=21128),
+    "HuggingFaceTB/SmolLM2-135M": LlamaConfig(positions=8192, rotary_base=100000.0),
+}
+"""Sizes of language models by their published names, for what needs no weights."""
+
+
+def random_language_model(name: str, *, dropout: float = 0.0) -> GPT2 | Llama:
+    """A language model of a published size with random weights, for dry runs and benchmarks.
+
+    Raises `ConfigError` for a name that is not in `PUBLISHED`.
+    """
+    if name not in PUBLISHED:
+        raise ConfigError(
+            f"the sizes of {name} are not known without its files; known are {', '.join(PUBLISHED)}"
+        )
+    sizes = replace(PUBLISHED[name], dropout=dropout)
+    return GPT2(sizes) if isinstance(sizes, GPT2Config) else Llama(sizes)
+
+
+def load_language_model(name: str | Path, *, dropout: float = 0.0) -> GPT2 | Llama:
     """A GPT-2, Llama or Qwen2 with its published weights, in float32 and evaluation mode.
 
-    Raises `CheckpointError` for another family, or where a model of the family computes what ours
+    dropout: what it trains on with. Raises `CheckpointError` for another family, or where a model of the family computes what ours
     does not.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(name)
-    sizes = language_model_config(config)
-    published = AutoModelForCausalLM.from_pretrained(name, dtype="float32")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        sizes = replace(language_model_config(config), dropout=dropout)
+        published = AutoModelForCausalLM.from_pretrained(name, dtype="float32")
+    except OSError:
+        raise _unreachable(name, "language model") from None
     return copy_weights(published, sizes)
 
 
@@ -36,7 +66,7 @@ def copy_weights(published: Any, sizes: GPT2Config | LlamaConfig) -> GPT2 | Llam
     """Our module with the weights of a causal language model of `transformers`."""
     state = published.state_dict()
     if isinstance(sizes, GPT2Config):
-        return load_gpt2(state, heads=sizes.heads)
+        return load_gpt2(state, heads=sizes.heads, dropout=sizes.dropout)
     model = Llama(sizes)
     weights = {
         name.removeprefix("model."): tensor
@@ -74,10 +104,20 @@ def load_tokenizer(name: str | Path) -> tokenizers.Tokenizer:
     """
     from transformers import AutoTokenizer
 
-    found = getattr(AutoTokenizer.from_pretrained(name), "backend_tokenizer", None)
+    try:
+        found = getattr(AutoTokenizer.from_pretrained(name), "backend_tokenizer", None)
+    except (OSError, ValueError):
+        raise _unreachable(name, "tokenizer") from None
     if not isinstance(found, tokenizers.Tokenizer):
         raise CheckpointError(f"{name}: its tokenizer has no tokenizer.json and cannot become one")
     return found
+
+
+def _unreachable(name: str | Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: no {what} of this name on this disk, and the hub does not give one; check the"
+        " name, or download it and give its folder"
+    )
 
 
 def _gpt2_config(config: Any) -> GPT2Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capsmith.bundle import Bundle
+from capsmith.bundle import Description
 from capsmith.errors import ConfigError
 from capsmith.runtime.rules import Rules
 from capsmith.runtime.tokenizer import Tokenizer
@@ -10,7 +10,7 @@ from capsmith.types import Limits
 
 
 def resolve_limits(
-    limits: Limits | None, language: str, *, bundle: Bundle, tokenizer: Tokenizer
+    limits: Limits | None, language: str, *, bundle: Description, tokenizer: Tokenizer
 ) -> tuple[Rules, tuple[int, ...]]:
     """The rules of one run, and the token ids of the caller's prompt at the end of `rules.prompt`.
 
@@ -46,7 +46,7 @@ def resolve_limits(
     return rules, prompt
 
 
-def known_tokens(text: str, what: str, *, bundle: Bundle, tokenizer: Tokenizer) -> tuple[int, ...]:
+def known_tokens(text: str, what: str, *, bundle: Description, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Token ids of the text; `ConfigError` where the captioner does not know a word of it."""
     never = set(bundle.language_model.never_tokens)
     for word in text.split():
@@ -63,7 +63,7 @@ def _stop_token(text: str, tokenizer: Tokenizer) -> int:
 
 
 def _spellings(
-    words: tuple[str, ...], *, bundle: Bundle, tokenizer: Tokenizer
+    words: tuple[str, ...], *, bundle: Description, tokenizer: Tokenizer
 ) -> tuple[tuple[int, ...], ...]:
     """Every way in which the words can be written: as given, capitalised, after a space.
 

@@ -1,149 +1,173 @@
-"""Training on captions: cross entropy, then the same captioner by its own samples."""
+"""The loop: batches to losses to weights, on `accelerate`."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-Log = Callable[[str], None]
+from capsmith.errors import CapsmithError
+from capsmith.training.batches import Batch, Batches
+from capsmith.training.schedule import Average, Schedule, parameter_groups
+
+Terms = dict[str, Tensor]
+"""Parts of a loss by name; their sum is minimised."""
+
+
+class DivergedError(CapsmithError):
+    """A loss is not a number any more."""
+
+    code = "diverged"
+
+
+class Objective(nn.Module):
+    """What a stage minimises: a module, so that it can be distributed as a whole.
+
+    `captioner` is the module with the weights.
+    """
+
+    captioner: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        """The loss of a batch, in parts."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """Steps, peak learning rate, linear warm-up and cosine decay to `floor` of the peak."""
+class Stage:
+    """One stage of a run: an objective, its batches, and how weights change."""
 
+    name: str
+    objective: Objective
+    batches: Batches
     steps: int
     learning_rate: float
-    warmup: int
-    floor: float = 0.02
+    schedule: Schedule
+    average: float
+    accumulate: int = 1
     clip: float = 1.0
-    weight_decay: float = 0.05
-    average: float = 0.999
-    log_every: int = 50
-    check_every: int = 500
-
-    def factor(self, step: int) -> float:
-        """What the peak learning rate is multiplied with at a step."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    encoder: nn.Module | None = None
+    encoder_pace: float = 1.0
+    seed: int = 0
+    workers: int = 0
 
 
-class Average:
-    """Exponential moving average of a module's weights (Polyak averaging)."""
+class Running(Protocol):
+    """What a stage is asked for between its steps."""
 
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay, self.count = decay, 0
-        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                self.weights[name].lerp_(parameter, 1 - decay)
-
-    def swap(self, module: nn.Module) -> None:
-        """Exchange the module's weights with the averaged ones."""
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                parameter.data, self.weights[name] = self.weights[name], parameter.data
+    def __call__(self, step: int, terms: dict[str, float], learning_rate: float) -> bool:
+        """Told after every step; False ends the stage early."""
+        ...
 
 
-def parameter_groups(
-    module: nn.Module, slow: nn.Module, slow_factor: float, schedule: Schedule
-) -> list[dict[str, object]]:
-    """Weights that decay, biases and norms that do not, and the same two of `slow`, slower."""
-    is_slow = {id(parameter) for parameter in slow.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            groups.setdefault((id(parameter) in is_slow, parameter.dim() > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": schedule.learning_rate * (slow_factor if slowly else 1.0),
-            "weight_decay": schedule.weight_decay if decays else 0.0,
-        }
-        for (slowly, decays), parameters in groups.items()
-    ]
+@dataclass(slots=True)
+class Progress:
+    """Where a stage is; kept in its checkpoints."""
+
+    step: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from `state_dict`."""
+        self.step = state["step"]
 
 
-def fit(
-    model: nn.Module,
-    groups: list[dict[str, object]],
-    losses: Iterator[dict[str, Tensor]],
-    schedule: Schedule,
-    *,
-    checkpoint: Path,
-    check: Callable[[], str],
-    log: Log = print,
-) -> None:
-    """Minimise the sum of each step's losses; checks and checkpoints hold the averaged weights.
+class StageRun:
+    """A stage prepared for the devices at hand."""
 
-    `losses` computes its forward pass when asked for the next step. An existing checkpoint is
-    resumed from. `check` is called with the averaged weights in place and returns a line to log.
-    """
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    average = Average(model, schedule.average)
-    first = _resume(checkpoint, model, optimizer, average) if checkpoint.exists() else 0
-    sums: dict[str, float] = {}
-    began = time.monotonic()
-    for step in range(first, schedule.steps):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule.factor(step)
-        terms = next(losses)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack(list(terms.values())).sum())
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step()
-        average.update(model)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.item() / schedule.log_every
-        if (step + 1) % schedule.log_every == 0:
-            pace = (time.monotonic() - began) / (step + 1 - first)
-            means = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
-            log(f"step {step + 1}/{schedule.steps}  {means}  {pace:.2f} s/step")
-            sums.clear()
-        if (step + 1) % schedule.check_every == 0 or step + 1 == schedule.steps:
-            _save(checkpoint, model, optimizer, average, step + 1)
-            average.swap(model)
-            model.eval()
-            log(f"step {step + 1}  {check()}")
-            model.train()
-            average.swap(model)
+    def __init__(self, stage: Stage, accelerator: Accelerator):
+        self.stage, self.accelerator = stage, accelerator
+        groups = parameter_groups(
+            stage.objective, stage.encoder, learning_rate=stage.learning_rate,
+            pace=stage.encoder_pace, decay=stage.weight_decay,
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, betas=stage.betas)
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self.objective, self._optimizer = accelerator.prepare(stage.objective, optimizer)
+        self.average = Average(self.objective, stage.average) if stage.average else None
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress)
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+
+    def run(self, after_step: Running) -> None:
+        """Take the steps that are left.
+
+        A step's randomness follows from seed and step alone, so that a run that was stopped goes
+        on as if it had not been. Raises `DivergedError` where the loss is not a number.
+        """
+        stage = self.stage
+        first = self.progress.step * stage.accumulate
+        numbers = range(first, stage.steps * stage.accumulate)
+        reader = DataLoader(
+            stage.batches, batch_size=None, sampler=numbers, num_workers=stage.workers
+        )
+        self.objective.train()
+        for step, group in enumerate(_grouped(reader, stage.accumulate), self.progress.step):
+            terms = self._step(step, group)
+            self.progress.step = step + 1
+            if not after_step(step + 1, terms, self._optimizer.param_groups[0]["lr"]):
+                return
+
+    def _step(self, step: int, batches: Iterable[Batch]) -> dict[str, float]:
+        stage, accelerator = self.stage, self.accelerator
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * stage.schedule.factor(step)
+        sums: dict[str, float] = {}
+        for part, batch in enumerate(batches):
+            number = step * stage.accumulate + part
+            torch.manual_seed((stage.seed * 1_000_003 + number) * 64 + accelerator.process_index)
+            with accelerator.accumulate(self.objective):
+                terms: Terms = self.objective(batch.to(accelerator.device))
+                loss = torch.stack(list(terms.values())).sum()
+                self._refuse_nan(loss, number, batch)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.objective.parameters(), stage.clip)
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.item() / stage.accumulate
+        if self.average is not None:
+            self.average.update(self.objective)
+        return sums
+
+    def _refuse_nan(self, loss: Tensor, number: int, batch: Batch) -> None:
+        if torch.isfinite(loss):
+            return
+        photos = [self.stage.batches.order.examples.photos[i].id for i in batch.photos[:3]]
+        raise DivergedError(
+            f"the loss is {loss.item()} at batch {number} of stage {self.stage.name} (photos"
+            f" {', '.join(photos)}, ...); lower training.learning_rate, or look at these photos"
+        )
+
+    def averaged(self, look: Callable[[], Any]) -> Any:
+        """What `look` returns with the averaged weights in place, in evaluation mode."""
+        if self.average is not None:
+            self.average.swap(self.objective)
+        self.objective.eval()
+        try:
+            return look()
+        finally:
+            self.objective.train()
+            if self.average is not None:
+                self.average.swap(self.objective)
 
 
-def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, step: int
-) -> None:
-    temporary = path.with_suffix(".tmp")
-    content = {
-        "model": model.state_dict(),
-        "average": average.weights,
-        "count": average.count,
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    torch.save(content, temporary)
-    temporary.replace(path)
-
-
-def _resume(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average
-) -> int:
-    content = torch.load(path, weights_only=True)
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    average.weights, average.count = content["average"], content["count"]
-    step: int = content["step"]
-    return step
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from capsmith.evaluate.lexical import CiderD
+from capsmith.models.caption_model import CaptionModel
 from capsmith.models.engine import TorchEngine
-from capsmith.models.prefix_captioner import PrefixCaptioner
 from capsmith.runtime.decoding import decode
 from capsmith.runtime.rules import Rules
 from capsmith.types import Beam
 
 
 def self_critical_loss(
-    model: PrefixCaptioner,
+    model: CaptionModel,
     prefix: Tensor,
     reward: CiderD,
     photos: Sequence[int],
@@ -51,9 +51,9 @@ def self_critical_loss(
     ).to(device)
     targets = tokens[:, len(rules.prompt) :]
     read = tokens[:, :-1].clamp(min=0)
-    hidden = model.language_model.hidden(read, prefix, of_photo.to(device))
+    hidden = model.reader.hidden(read, prefix, of_photo.to(device))
     is_real = targets != -100
-    logits = model.language_model.head(hidden[:, len(rules.prompt) - 1 :][is_real])
+    logits = model.reader.head(hidden[:, -targets.shape[1] :][is_real])
     losses = torch.nn.functional.cross_entropy(logits, targets[is_real], reduction="none")
     weights = advantage.to(device)[:, None].expand_as(is_real)[is_real]
     return (weights * losses).sum() / is_real.sum(), scores.mean().item()
@@ -75,11 +75,12 @@ def advantages(scores: Tensor, photos: Tensor) -> Tensor:
 
 @torch.no_grad()
 def searched(
-    model: PrefixCaptioner, prefix: Tensor, rules: Rules, captions: int
+    model: CaptionModel, prefix: Tensor, rules: Rules, captions: int
 ) -> tuple[list[list[int]], list[int]]:
     """Captions of each prefix by beam search, stop token last, and the row of each one's prefix."""
-    decoder = model.language_model
-    engine = TorchEngine(decoder, vocab_size=decoder.vocab_size, device=str(prefix.device))
+    engine = TorchEngine(
+        model.reader, vocab_size=model.reader.vocab_size, device=str(prefix.device)
+    )
     beam = Beam(size=captions, candidates=captions)
     found = decode(engine, prefix.detach().cpu().numpy(), beam, rules)
     stop = sorted(rules.stop)[:1]

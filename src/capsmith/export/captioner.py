@@ -1,0 +1,215 @@
+"""A trained captioner as a bundle: three graphs, checked against their modules, and the facts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import tokenizers
+import torch
+from torch import nn
+
+from capsmith import bundle as bundles
+from capsmith.bundle import Bundle, Decoding, Description, Preprocessing, TextRules
+from capsmith.errors import ConfigError
+from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
+from capsmith.export.parity import compare_decoder, compare_outputs
+from capsmith.models.caption_model import CaptionModel
+from capsmith.models.language_models import CrossAttentionDecoder
+from capsmith.models.prefixed import PrefixedModel
+from capsmith.models.recurrent import RecurrentModel
+from capsmith.runtime.engine import Floats
+from capsmith.runtime.rules import Rules
+
+Bits = Literal["float32", "float16", "int8", "int4"]
+"""Precision of a decoder graph."""
+
+_DEFAULT_MAX_TOKENS = 40
+_TOLERANCE: Mapping[Bits, float] = {"float32": 1e-3, "float16": 0.05, "int8": 0.5, "int4": 2.0}
+"""Of logits, in their standard deviations; graphs beyond it are refused."""
+_SAMPLES = 8
+
+
+class Encoder(Protocol):
+    """What is asked of an image encoder, beside being an `nn.Module`."""
+
+    name: str
+    rows: int
+    width: int
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """Texts in a bundle, Markdown: the model card and the licence."""
+
+    card: str
+    licence: str
+
+
+def describe(
+    model: CaptionModel,
+    *,
+    name: str,
+    licence: str,
+    languages: Sequence[str],
+    encoder: Any,
+    never_tokens: Sequence[int],
+    text: TextRules,
+    decoding: Decoding,
+) -> Description:
+    """`captioner.json` of a captioner, but for its files; `encoder` is an `Encoder`."""
+    reader = model.reader
+    kind = "prefix"
+    if isinstance(model.language_model, CrossAttentionDecoder):
+        kind = "cross-attention"
+    elif isinstance(model.language_model, RecurrentModel):
+        kind = "recurrent"
+    rows = _prefix_rows(model, encoder)
+    return Description(
+        format=bundles.FORMAT,
+        name=name,
+        version="1.0.0",
+        languages=tuple(languages),
+        licence=licence,
+        provenance={},
+        encoder=bundles.Encoder(
+            name=encoder.name, rows=encoder.rows, width=encoder.width, embedding="first"
+        ),
+        preprocessing=encoder.preprocessing,
+        prefix=bundles.Prefix(rows=rows, width=reader.width),
+        language_model=bundles.LanguageModel(
+            kind=kind,  # type: ignore[arg-type]
+            vocab_size=reader.vocab_size,
+            max_tokens=_max_tokens(model, rows, decoding),
+            start_tokens=model.start_tokens,
+            stop_tokens=(model.end_token,),
+            never_tokens=tuple(never_tokens),
+            precision="float32",
+        ),
+        text=text,
+        language_tokens={name: (token,) for name, token in model.language_tokens.items()},
+        decoding=decoding,
+        quirks=bundles.Quirks(),
+        files={},
+    )
+
+
+def export_captioner(
+    model: CaptionModel,
+    encoder: nn.Module,
+    tokenizer: tokenizers.Tokenizer,
+    description: Description,
+    folder: Path,
+    *,
+    features: Floats,
+    papers: Papers,
+    precision: Bits = "float32",
+    encoder_graph: Path | None = None,
+) -> Bundle:
+    """Write the bundle, atomically; logits, captions and features are compared with the modules'.
+
+    features: float32 (n, k, d) of a few photos, to compare on. encoder_graph: the encoder's graph,
+    where it was exported before. The differences are written into the bundle's provenance. Raises
+    `BundleError` where a graph differs by more than its precision explains.
+    """
+    model.eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        graphs = Path(temporary)
+        mapper, decoder = graphs / "mapper.onnx", graphs / "decoder.onnx"
+        sample = torch.from_numpy(features[:_SAMPLES])
+        export_mapper(model.mapper, mapper, rows=features.shape[1], width=features.shape[2])
+        export_decoder(model.language_model, decoder, precision=precision)
+        off = compare_outputs(model.mapper, mapper, sample, tolerance=_TOLERANCE["float32"])
+        with torch.no_grad():
+            prefix = model.mapper(sample).numpy()
+        parity = compare_decoder(
+            model.reader, decoder, prefix, _rules(model, description),
+            tolerance=_TOLERANCE[precision],
+        )  # fmt: skip
+        found = {
+            "export: largest difference of the prefix": f"{off:.2g} standard deviations",
+            "export: largest difference of a logit": f"{parity.logits:.2g} standard deviations",
+            "export: same greedy captions": f"{parity.captions:.0%} of {len(sample)}",
+        }
+        if encoder_graph is None:
+            encoder_graph = graphs / "encoder.onnx"
+            write_encoder(encoder, encoder_graph)
+        language_model = replace(description.language_model, precision=precision)
+        facts = replace(
+            description,
+            language_model=language_model,
+            provenance={**description.provenance, **found},
+        )
+        files: dict[str, Path | bytes] = {
+            path.name: path for path in (mapper, decoder, *graphs.glob("*.data"))
+        }
+        beside = encoder_graph.with_name(encoder_graph.name + ".data")
+        if beside.exists():
+            files[beside.name] = beside
+        files |= {
+            "encoder.onnx": encoder_graph,
+            "tokenizer.json": tokenizer.to_str().encode(),
+            "README.md": papers.card.encode(),
+            "LICENSE.md": papers.licence.encode(),
+        }
+        return bundles.write_bundle(folder, facts, files)
+
+
+def write_encoder(encoder: Any, path: Path) -> None:
+    """Write an encoder's graph: 16 bits a weight where that loses nothing, else 32."""
+    encoder = encoder.eval()
+    is_half = all(torch.equal(p, p.half().float()) for p in encoder.parameters())
+    seen = encoder.preprocessing
+    export_encoder(
+        encoder, path, height=seen.height, width=seen.width,
+        precision="float16" if is_half else "float32",
+    )  # fmt: skip
+    pixels = torch.randn(2, 3, seen.height, seen.width, generator=torch.Generator().manual_seed(0))
+    compare_outputs(encoder, path, pixels, tolerance=_TOLERANCE["float32"])
+
+
+def _rules(model: CaptionModel, description: Description) -> Rules:
+    languages = description.languages
+    return Rules(
+        prompt=model.prompt(languages[0]),
+        stop=frozenset({model.end_token}),
+        never=frozenset(description.language_model.never_tokens),
+        max_tokens=min(20, description.language_model.max_tokens),
+    )
+
+
+def _prefix_rows(model: CaptionModel, encoder: Any) -> int:
+    was_training = model.mapper.training
+    with torch.no_grad():
+        device = next(model.mapper.parameters()).device
+        prefix = model.mapper.eval()(torch.zeros(1, encoder.rows, encoder.width, device=device))
+    model.mapper.train(was_training)
+    return int(prefix.shape[1])
+
+
+def _max_tokens(model: CaptionModel, rows: int, decoding: Decoding) -> int:
+    """The longest caption: what is asked for, or what fits in the language model."""
+    asked = decoding.limits.max_tokens or _DEFAULT_MAX_TOKENS
+    reader = model.language_model
+    if isinstance(reader, CrossAttentionDecoder):
+        rows, positions = 0, reader.positions.num_embeddings
+    elif isinstance(reader, PrefixedModel) and reader.positions is not None:
+        positions = reader.positions
+    else:
+        return asked
+    room = positions - rows - model.prompt_length
+    if room < 2:
+        raise ConfigError(
+            f"a prefix of {rows} rows leaves no room for a caption in the language model's"
+            f" {positions} positions; shorten it"
+        )
+    if decoding.limits.max_tokens and asked > room:
+        raise ConfigError(
+            f"captions of {asked} tokens do not fit: the language model has {positions} positions,"
+            f" the prefix takes {rows}; lower decoding.limits.max_tokens"
+        )
+    return min(asked, room)

@@ -1,0 +1,158 @@
+"""Checkpoints: folders that hold all that a run needs to go on, or to be exported.
+
+RUN/recipe.json and RUN/tokenizer.json stay as they are for the whole run; RUN/checkpoints/ holds
+the state after some step, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import tokenizers
+import torch
+from accelerate import Accelerator
+
+from capsmith import atomic, strict_json
+from capsmith.errors import CheckpointError
+from capsmith.models.caption_model import CaptionModel
+from capsmith.training.config import Recipe, parse_recipe
+from capsmith.training.vocabulary import CaptionTokens
+
+_MAX_BYTES = 10_000_000
+STAGES = ("captions", "reward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a run is: steps done of each stage, its best score, validations since then."""
+
+    stage: str
+    step: int
+    best: float = -1.0
+    best_step: int = 0
+    stale: int = 0
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFacts:
+    """Which tokens of `tokenizer.json` are special, and the languages of the captions."""
+
+    start: tuple[int, ...]
+    end: int
+    never: tuple[int, ...]
+    languages: dict[str, int]
+
+
+def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens) -> None:
+    """Begin a run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = TokenFacts(
+        start=tokens.start, end=tokens.end, never=tokens.never, languages=tokens.languages
+    )
+    atomic.write_text(folder / "tokenizer.json", tokens.tokenizer.to_str())
+    atomic.write_text(folder / "tokens.json", json.dumps(asdict(facts), indent=1) + "\n")
+    atomic.write_text(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in the folder."""
+    return (folder / "recipe.json").is_file()
+
+
+def read_run(folder: Path) -> tuple[Recipe, CaptionTokens]:
+    """The recipe and the tokens of a run; raises `CheckpointError`."""
+    recipe_file, tokens_file = folder / "recipe.json", folder / "tokens.json"
+    try:
+        recipe = parse_recipe(
+            strict_json.read_object(recipe_file, max_bytes=_MAX_BYTES), recipe_file
+        )
+        facts = strict_json.parse(
+            TokenFacts, strict_json.read_object(tokens_file, max_bytes=_MAX_BYTES)
+        )
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: is no run of capsmith train ({error.filename}: {error.strerror}); give the"
+            " folder that --output named"
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}; it was changed, train again") from None
+    tokenizer = tokenizers.Tokenizer.from_str(text)
+    tokens = CaptionTokens(
+        tokenizer=tokenizer,
+        text=recipe.text,
+        start=facts.start,
+        end=facts.end,
+        never=facts.never,
+        languages=facts.languages,
+    )
+    return recipe, tokens
+
+
+def latest(folder: Path) -> tuple[Path, Standing] | None:
+    """The newest checkpoint of a run."""
+    found = sorted((folder / "checkpoints").glob("[cr]*-[0-9]*"), key=_rank)
+    if not found:
+        return None
+    path = found[-1] / "standing.json"
+    try:
+        standing = strict_json.parse(Standing, strict_json.read_object(path, max_bytes=_MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}; delete its folder to go on from earlier") from None
+    return found[-1], standing
+
+
+def _rank(path: Path) -> tuple[int, int]:
+    stage, _, step = path.name.rpartition("-")
+    return STAGES.index(stage), int(step)
+
+
+def save(
+    folder: Path, standing: Standing, accelerator: Accelerator, *, weights: dict[str, torch.Tensor]
+) -> None:
+    """Write a checkpoint; the one before the last of the same stage is deleted.
+
+    weights: of the captioner, as they are validated and exported. All processes call it.
+    """
+    path = folder / "checkpoints" / f"{standing.stage}-{standing.step:07d}"
+    if path.exists():
+        return
+    earlier = sorted(path.parent.glob(f"{standing.stage}-[0-9]*"), key=_rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary / "state"), safe_serialization=True)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        safetensors.torch.save_file(weights, temporary / "captioner.safetensors")
+        text = json.dumps(asdict(standing), indent=1) + "\n"
+        atomic.write_text(temporary / "standing.json", text)
+        atomic.publish_folder(temporary, path)
+        for old in earlier[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def weights_of(model: CaptionModel) -> dict[str, torch.Tensor]:
+    """The captioner's weights by name, each tensor on its own."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def load_weights(model: CaptionModel, checkpoint: Path) -> None:
+    """Fill a captioner with what a checkpoint holds; raises `CheckpointError`."""
+    path = checkpoint / "captioner.safetensors"
+    try:
+        weights: dict[str, Any] = safetensors.torch.load_file(path)
+        model.load_state_dict(weights)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: cannot be loaded ({line}); train again") from None

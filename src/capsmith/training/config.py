@@ -1,0 +1,273 @@
+"""Recipes: everything that decides how a captioner is trained, read from a YAML file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from capsmith import strict_json
+from capsmith.bundle import Decoding, TextRules
+from capsmith.data.sources import DataSource
+from capsmith.errors import ConfigError
+from capsmith.models.encoder_names import EncoderSpec
+from capsmith.models.policies import Policy
+from capsmith.models.text_only import Noise
+
+_MAX_BYTES = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, as in YAML 1.2, and not text."""
+
+
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The photos and captions.
+
+    Paths are relative to the recipe. hold_out: share of all photos that become the validation
+    split, where no split list says which do. max_tokens: longer captions are cut there, and do not
+    teach how captions end (0: none is cut).
+    """
+
+    sources: tuple[DataSource, ...]
+    hold_out: float = 0.0
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureConfig:
+    """Where features come from.
+
+    stored     every photo is encoded once, before training, by an encoder that stays as it is
+    pixels     photos are decoded and encoded at every step, so that the encoder may train
+    texts      CapDec: embeddings of the captions themselves, with noise; no photo is read but for
+               validation
+
+    store: a folder made by `capsmith embed` (default: one in the output folder). augment: crop,
+    mirror and colour photos at random; needs pixels. workers: processes that decode them. noise,
+    variance: of "texts", see `text_only.with_noise`.
+    """
+
+    source: Literal["stored", "pixels", "texts"] = "stored"
+    store: str = ""
+    augment: bool = False
+    workers: int = 0
+    noise: Noise = "gaussian"
+    variance: float = 0.016
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerConfig:
+    """Tokens of the captions.
+
+    bpe         byte-level BPE trained on the captions, at most `vocab_size` tokens
+    words       whole words, those that at least `least_seen` captions have
+    pretrained  that of the language model `name`; end: its token that ends a caption, by default
+                the one that the tokenizer names so
+    """
+
+    kind: Literal["bpe", "words", "pretrained"] = "bpe"
+    vocab_size: int = 4000
+    least_seen: int = 4
+    name: str = ""
+    end: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How weights change.
+
+    policy: what trains (`policies.Policy`); rank, alpha: of its low-rank parts. epochs: passes
+    over the training captions; steps: instead of them, where not 0. batch: captions, or photos
+    where `captions_a_photo` is not 0: then a step reads so many captions of each. accumulate:
+    steps whose gradients are added before weights change. warmup: steps of linear rise.
+    encoder_pace: learning rate of the encoder, as a share. average: decay of the moving average
+    of weights, which is what is validated and exported (0: none). precision: of the arithmetic;
+    weights stay float32.
+    """
+
+    policy: Policy = "mapper"
+    rank: int = 8
+    alpha: int = 16
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 40
+    captions_a_photo: int = 0
+    accumulate: int = 1
+    learning_rate: float = 2e-5
+    encoder_pace: float = 0.1
+    warmup: int = 0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCritical:
+    """A second stage on CIDEr-D (Rennie et al. 2017); 0 steps is none.
+
+    captions: beams a photo. average: as in `Training`. blend: share of this stage in the weights
+    that are validated and exported, the rest being the best of the first stage (Wortsman et al.
+    2022).
+    """
+
+    steps: int = 0
+    learning_rate: float = 1e-5
+    batch: int = 24
+    captions: int = 5
+    average: float = 0.99
+    blend: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """What is measured while training.
+
+    every: steps (0: at the end of each epoch). photos: of the validation split, at most.
+    samples: photos whose captions are logged. patience: validations without a better CIDEr before
+    training ends (0: never). checkpoint_every: steps between checkpoints besides.
+    """
+
+    every: int = 0
+    photos: int = 200
+    samples: int = 6
+    patience: int = 0
+    checkpoint_every: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One captioner and its training.
+
+    encoder: see `encoder_names`. mapper: `kind`, one of `architectures.MAPPERS`, and the fields of
+    its config but `input_width` and `width`, which follow from its neighbours. language_model:
+    `kind`, one of `architectures.LANGUAGE_MODELS`, and the fields of its config but `vocab_size`;
+    or `pretrained`, a name or folder. decoding: what a caller of the bundle gets who names
+    nothing.
+    """
+
+    name: str
+    data: DataConfig
+    encoder: EncoderSpec
+    mapper: Mapping[str, Any]
+    language_model: Mapping[str, Any]
+    decoding: Decoding
+    text: TextRules
+    licence: str = "as that of its data; not stated"
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    training: Training = field(default_factory=Training)
+    self_critical: SelfCritical = field(default_factory=SelfCritical)
+    validation: Validation = field(default_factory=Validation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `parse_recipe` reads it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain["decoding"]["strategy"]["kind"] = strict_json.tag(type(self.decoding.strategy))
+        return plain
+
+
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, with changes "section.field=value" on top; values are YAML.
+
+    A list's entry is changed by its number: "data.sources.0.path=photos". Raises `ConfigError` with
+    the file and the field.
+    """
+    try:
+        text = path.read_bytes()[:_MAX_BYTES].decode("utf-8")
+        value = yaml.load(text, _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not YAML ({line}); correct it") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: is no recipe: it must name sections such as data and mapper")
+    for change in changes:
+        _change(value, change)
+    return parse_recipe(value, path)
+
+
+def parse_recipe(value: object, path: Path) -> Recipe:
+    """A recipe from parsed YAML or JSON; `path` is for messages."""
+    try:
+        recipe = strict_json.parse(Recipe, value)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}; correct the recipe") from None
+    _check(recipe, path)
+    return recipe
+
+
+def _change(value: dict[str, Any], change: str) -> None:
+    name, is_there, text = change.partition("=")
+    if not is_there:
+        raise ConfigError(f'--set {change}: must be "section.field=value"')
+    *sections, last = name.split(".")
+    place: Any = value
+    try:
+        new = yaml.load(text, _Loader)
+        for section in sections:
+            place = (
+                place[int(section)] if isinstance(place, list) else place.setdefault(section, {})
+            )
+        place[int(last) if isinstance(place, list) else last] = new
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {change}: the value is not YAML") from None
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"--set {change}: the recipe has no {name}") from None
+
+
+_POSITIVE = (
+    "training.batch", "training.accumulate", "training.learning_rate", "training.epochs",
+    "training.rank", "training.clip", "validation.photos", "validation.checkpoint_every",
+    "self_critical.batch",
+)  # fmt: skip
+_SHARES = (
+    "training.average", "training.label_smoothing", "self_critical.blend", "training.encoder_pace",
+)  # fmt: skip
+_COUNTS = (
+    "training.steps", "training.warmup", "training.captions_a_photo", "data.max_tokens",
+    "self_critical.steps", "validation.every", "validation.patience", "validation.samples",
+    "features.workers", "training.weight_decay", "features.variance",
+)  # fmt: skip
+
+_RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (_POSITIVE, lambda value: value > 0, "more than 0"),
+    (_SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (_COUNTS, lambda value: value >= 0, "0 or more"),
+)
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """Raise `ConfigError` for values that fit their types and make no sense."""
+    for names, is_right, rule in _RULES:
+        for name in names:
+            section, _, field_name = name.partition(".")
+            value = getattr(getattr(recipe, section), field_name)
+            if not is_right(value):
+                raise ConfigError(f"{path}: {name} is {value}; it must be {rule}")
+    if not recipe.data.sources:
+        raise ConfigError(f"{path}: data.sources is empty; name a data set")
+    if recipe.features.augment and recipe.features.source != "pixels":
+        raise ConfigError(f"{path}: features.augment needs features.source: pixels")
+    if recipe.training.policy == "all" and recipe.features.source != "pixels":
+        raise ConfigError(f"{path}: training.policy: all needs features.source: pixels")
+    if recipe.self_critical.steps and recipe.self_critical.captions < 2:
+        raise ConfigError(f"{path}: self_critical.captions is 1; it must be 2 or more")
+    if recipe.features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
+        raise ConfigError(f"{path}: features.source: texts needs encoder.output: embedding")

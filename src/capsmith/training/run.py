@@ -1,0 +1,248 @@
+"""One run of a recipe: data, features, stages, validation, the best bundle, the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from accelerate import Accelerator
+
+from capsmith.data.manifest import Manifest, Photo
+from capsmith.data.watch import Watch, unwatched
+from capsmith.errors import ConfigError
+from capsmith.evaluate.lexical import CiderD
+from capsmith.models.encoder_names import open_encoder
+from capsmith.runtime.constraints import resolve_limits
+from capsmith.training import checkpoint
+from capsmith.training.assembly import Assembly, assemble, put_together
+from capsmith.training.batches import Batches, Inputs
+from capsmith.training.best import BestBundle
+from capsmith.training.checkpoint import Standing
+from capsmith.training.config import Recipe
+from capsmith.training.examples import Examples, Order, tokenise
+from capsmith.training.inputs import Photos, prepare, training_inputs, validation_inputs
+from capsmith.training.loop import Stage, StageRun
+from capsmith.training.objectives import CaptionObjective, RewardObjective
+from capsmith.training.report import Metrics, draw_curves
+from capsmith.training.schedule import Schedule
+from capsmith.training.splits import read_splits
+from capsmith.training.validation import Validator
+from capsmith.training.watching import Desk, Log, Watching
+
+_REFERENCES = 5
+"""Captions of a photo that a reward is measured against, as many as COCO has."""
+_COMPARED = 8
+"""Photos on which an exported bundle is compared with its modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the best bundle and its CIDEr on the validation photos."""
+
+    bundle: Path
+    best: float
+    best_step: int
+    steps: int
+
+
+def train(
+    recipe: Recipe, output: Path, *, base: Path, log: Log, watch: Watch = unwatched
+) -> Outcome:
+    """Train a recipe into the folder `output`, or go on where an earlier process stopped there.
+
+    base: the folder that the recipe's paths are relative to. Raises `ConfigError` where the folder
+    holds a run of another recipe, and what data, encoder, tokenizer and language model raise.
+    """
+    train_set, validation_set = read_splits(recipe.data, base)
+    assembly = _begin(recipe, output, train_set)
+    photos = prepare(
+        assembly, train_set.photos, validation_set.photos,
+        base=base, output=output, log=log, watch=watch,
+    )  # fmt: skip
+    for reason in photos.unreadable:
+        log(f"left out: {reason}")
+    run = _Run(assembly, output, log, photos, replace(train_set, photos=photos.train))
+    return run.all_stages()
+
+
+def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
+    """The captioner of a new run, or with the tokens of one that is there."""
+    if checkpoint.is_run(output):
+        known, tokens = checkpoint.read_run(output)
+        if known != recipe:
+            raise ConfigError(
+                f"{output}: holds a run of another recipe, or of other settings; choose a new"
+                " --output, or delete it"
+            )
+        return put_together(recipe, tokens, open_encoder(recipe.encoder), is_dry=False)
+    captions = [text for photo in train_set.photos for text in photo.texts()]
+    captions += [line.text for line in train_set.texts]
+    torch.manual_seed(recipe.training.seed)
+    assembly = assemble(recipe, captions, train_set.languages)
+    checkpoint.write_run(output, recipe, assembly.tokens)
+    return assembly
+
+
+class _Run:
+    def __init__(
+        self, assembly: Assembly, output: Path, log: Log, photos: Photos, train_set: Manifest
+    ):
+        self.assembly, self.output, self.log = assembly, output, log
+        self.recipe, self.model = assembly.recipe, assembly.model
+        self.photos = photos
+        self.examples = _tokenised(assembly, photos.train)
+        validator = Validator(
+            _tokenised(assembly, photos.validation),
+            validation_inputs(assembly, photos),
+            assembly.description,
+            output / "tokenizer.json",
+            photos=self.recipe.validation.photos,
+        )
+        tracker = Accelerator(log_with="all", project_dir=output)
+        tracker.init_trackers("logs")
+        best = BestBundle(
+            assembly, train_set, output, validator.features(self.model.eval(), _COMPARED)
+        )
+        self.metrics = Metrics(output / "metrics.jsonl")
+        self.desk = Desk(output, log, self.metrics, tracker, validator, best)
+        self.found = checkpoint.latest(output)
+        self.metrics.keep_until(self._done())
+
+    def all_stages(self) -> Outcome:
+        """Both stages, those that are not done yet."""
+        standing = self._stage(self._captions(), first=Standing(stage="captions", step=0))
+        steps = standing.step
+        if self.recipe.self_critical.steps:
+            best = safetensors.torch.load_file(self.output / "best.safetensors")
+            self.model.load_state_dict(best)
+            first = Standing(
+                stage="reward", step=0, best=standing.best, best_step=standing.best_step
+            )
+            standing = self._stage(
+                self._reward(), first=first, first_stage=best,
+                share=self.recipe.self_critical.blend,
+            )  # fmt: skip
+            steps += standing.step
+        draw_curves(self.metrics.rows, self.output / "curves.png", title=self.recipe.name)
+        self.desk.tracker.end_training()
+        return Outcome(self.desk.best.folder, standing.best, standing.best_step, steps)
+
+    def _stage(
+        self, stage: Stage, *, first: Standing,
+        first_stage: dict[str, torch.Tensor] | None = None, share: float = 1.0,
+    ) -> Standing:  # fmt: skip
+        training, validation = self.recipe.training, self.recipe.validation
+        accelerator = Accelerator(
+            mixed_precision="no" if training.precision == "float32" else training.precision,
+            gradient_accumulation_steps=stage.accumulate,
+        )
+        standing = first
+        run = StageRun(stage, accelerator)
+        if self.found is not None:
+            folder, known = self.found
+            if checkpoint.STAGES.index(known.stage) > checkpoint.STAGES.index(stage.name):
+                return replace(first, best=known.best, best_step=known.best_step, is_finished=True)
+            if known.stage == stage.name:
+                accelerator.load_state(str(folder / "state"))
+                standing = known
+                self.log(f"going on at step {known.step} of {stage.name}")
+        every = validation.every or stage.batches.order.steps_per_epoch // stage.accumulate
+        watching = Watching(
+            self.desk, run, self.model, validation, standing, max(1, every),
+            first_stage or {}, share,
+        )  # fmt: skip
+        if not standing.is_finished:
+            run.run(watching)
+        return watching.standing
+
+    def _captions(self) -> Stage:
+        training = self.recipe.training
+        inputs = training_inputs(self.assembly, self.photos, self.examples)
+        order = Order(
+            self.examples, batch=training.batch, captions_a_photo=training.captions_a_photo,
+            seed=training.seed,
+        )  # fmt: skip
+        steps = training.steps or training.epochs * max(
+            1, order.steps_per_epoch // training.accumulate
+        )
+        return Stage(
+            name="captions",
+            objective=CaptionObjective(self.model, label_smoothing=training.label_smoothing),
+            batches=self._batches(order, inputs),
+            steps=steps,
+            learning_rate=training.learning_rate,
+            schedule=Schedule(steps=steps, warmup=training.warmup, shape=training.schedule),
+            average=training.average,
+            accumulate=training.accumulate,
+            clip=training.clip,
+            weight_decay=training.weight_decay,
+            betas=training.betas,
+            encoder=self.model.encoder,
+            encoder_pace=training.encoder_pace,
+            seed=training.seed,
+            workers=self.recipe.features.workers,
+        )
+
+    def _reward(self) -> Stage:
+        settings, training = self.recipe.self_critical, self.recipe.training
+        description = self.assembly.description
+        rules, _ = resolve_limits(
+            None, description.languages[0], bundle=description,
+            tokenizer=self.desk.validator.tokenizer,
+        )  # fmt: skip
+        lines, stop = self.examples.lines, self.model.end_token
+        references = [
+            [(*lines[i].ids, stop) for i in own[:_REFERENCES]] for own in self.examples.of_photo
+        ]
+        objective = RewardObjective(
+            self.model, reward=CiderD(references), rules=rules, captions=settings.captions
+        )
+        order = Order(
+            self.examples, batch=settings.batch, captions_a_photo=1, seed=training.seed + 1
+        )
+        return Stage(
+            name="reward",
+            objective=objective,
+            batches=self._batches(order, validation_inputs(self.assembly, self.photos)),
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            schedule=Schedule(steps=settings.steps, warmup=20, shape="cosine"),
+            average=settings.average,
+            clip=training.clip,
+            weight_decay=training.weight_decay,
+            betas=training.betas,
+            seed=training.seed + 1,
+            workers=self.recipe.features.workers,
+        )
+
+    def _batches(self, order: Order, inputs: Inputs) -> Batches:
+        tracker = self.desk.tracker
+        return Batches(
+            order, inputs, self.model, process=tracker.process_index,
+            processes=tracker.num_processes,
+        )  # fmt: skip
+
+    def _done(self) -> dict[str, int]:
+        """Steps of each stage that the newest checkpoint holds."""
+        if self.found is None:
+            return {}
+        standing = self.found[1]
+        everything = {"captions": 1 << 60} if standing.stage == "reward" else {}
+        return {**everything, standing.stage: standing.step}
+
+
+def _tokenised(assembly: Assembly, photos: tuple[Photo, ...]) -> Examples:
+    description = assembly.description
+    model = assembly.model
+    positions = getattr(model.language_model, "positions", None)
+    room = None
+    if isinstance(positions, int):
+        room = positions - description.prefix.rows - model.prompt_length
+    return tokenise(
+        photos,
+        assembly.tokens,
+        max_tokens=assembly.recipe.data.max_tokens,
+        positions=room,
+    )
