@@ -80,8 +80,8 @@ class Filters:
             values = scores.logits if self._scale == "logits" else logprobs
             values = _penalise(values, contexts, self._rules.repetition_penalty)
         values = self._ban(values, ids, contexts)
-        best = largest(values, self._keep)
-        return Options(picked(ids, best), picked(values, best), picked(logprobs, best))
+        best = np.arange(len(values))[:, None], largest(values, self._keep)
+        return Options(ids[best], values[best], logprobs[best])
 
     def _ban(self, values: Floats, ids: Ints, contexts: Ints) -> Floats:
         new_tokens = contexts.shape[1] - len(self._rules.prompt)
@@ -89,8 +89,9 @@ class Filters:
         always = self._always_or_stop if is_short else self._always
         values = np.where(always[ids], np.float32(-np.inf), values)
         rows, tokens = self._banned_after(contexts)
-        hits, columns = np.nonzero(ids[rows] == tokens[:, None])
-        values[rows[hits], columns] = -np.inf
+        if len(rows):
+            hits, columns = np.nonzero(ids[rows] == tokens[:, None])
+            values[rows[hits], columns] = -np.inf
         return values
 
     def _banned_after(self, contexts: Ints) -> tuple[Ints, Ints]:
