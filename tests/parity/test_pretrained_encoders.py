@@ -21,6 +21,8 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from capsmith.errors import CheckpointError, ConfigError
 from capsmith.export.graphs import export_encoder
 from capsmith.export.parity import compare_outputs
+from capsmith.models.encoder_names import EncoderSpec, open_encoder
+from capsmith.models.graph_weights import load_weights
 from capsmith.models.pretrained_encoders import load_encoder, preprocessing_of, random_encoder
 from capsmith.runtime.preprocess import to_pixels
 
@@ -123,12 +125,40 @@ def test_an_encoder_exports(saved: tuple[Any, Any, Path], tmp_path: Path) -> Non
     export_encoder(encoder, tmp_path / "encoder.onnx", height=32, width=32)
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     compare_outputs(encoder, tmp_path / "encoder.onnx", pixels, tolerance=1e-4)
+    again = random_encoder(
+        saved[0].config, output="patches", name="again", preprocessing=encoder.preprocessing
+    )
+    load_weights(again, tmp_path / "encoder.onnx")
+    torch.testing.assert_close(again(pixels), encoder(pixels))
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "shape", "parameters"),
+    [
+        ("openai/clip-vit-base-patch32", "default", (1, 512), 87_849_216),
+        ("openai/clip-vit-base-patch32", "pooled", (1, 768), 87_456_000),
+        ("google/siglip-base-patch16-224", "patches", (197, 768), 92_884_224),
+        ("OFA-Sys/chinese-clip-vit-base-patch16", "default", (1, 512), 86_192_640),
+        ("facebook/dinov2-small", "default", (1, 384), 22_056_576),
+    ],
+)
+@pytest.mark.slow
+def test_published_names_have_random_weights_without_a_hub(
+    name: str, output: Any, shape: tuple[int, int], parameters: int
+) -> None:
+    encoder = open_encoder(
+        EncoderSpec(family="transformers", name=name, output=output), random=True
+    )
+    assert (encoder.rows, encoder.width) == shape
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == parameters
 
 
 def test_random_weights_of_a_config_need_no_folder() -> None:
     model, processor = published("clip")
     preprocessing = preprocessing_of(processor.to_dict())
-    encoder = random_encoder(model.config, output="embedding", preprocessing=preprocessing)
+    encoder = random_encoder(
+        model.config, output="embedding", name="tiny", preprocessing=preprocessing
+    )
     assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 12)
 
 
@@ -145,4 +175,4 @@ def test_a_margin_is_kept_and_what_a_bundle_cannot_describe_is_refused() -> None
         with pytest.raises(CheckpointError, match=message):
             preprocessing_of(settings | change)
     with pytest.raises(CheckpointError, match="a vit is no encoder that can be read"):
-        random_encoder(transformers.ViTConfig(), output="pooled", preprocessing=margin)
+        random_encoder(transformers.ViTConfig(), output=None, name="vit", preprocessing=margin)

@@ -1,9 +1,10 @@
-"""`capsmith data check` and `capsmith data download`."""
+"""`capsmith data check`, `capsmith data download` and `capsmith data noise`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -19,7 +20,9 @@ SOMETHING_IS_WRONG = 1
 
 Item = TypeVar("Item")
 
-app = typer.Typer(help="Check and fetch data sets of photos with captions.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Check, fetch and measure data sets of photos with captions.", rich_markup_mode=None
+)
 
 DataPath = Annotated[
     Path,
@@ -151,6 +154,66 @@ def download(
     print_line(escape_controls(summary))
     if made.failed:
         raise typer.Exit(SOMETHING_IS_WRONG)
+
+
+@app.command("noise")
+def noise(
+    data: DataPath,
+    *,
+    encoder: Annotated[
+        str,
+        typer.Option(metavar="FAMILY:NAME", help="A CLIP of transformers: or open-clip:."),
+    ],
+    weights: Annotated[
+        str, typer.Option(help="A published tag or a file, where --encoder needs one.")
+    ] = "",
+    sample: Annotated[
+        int, typer.Option(min=1, help="Photos whose captions are compared, evenly spaced.")
+    ] = 100,
+    format_name: Format = "",
+    photos: Photos = None,
+    split: Splits = None,
+    column: Columns = None,
+    language: Language = "",
+) -> None:
+    """Estimate the noise for training on captions alone (CapDec) and print its variance.
+
+    It is the mean largest difference, in any coordinate, between the embeddings of two captions of
+    one photo. No photo is opened.
+
+    Exit status: 0 it was printed; 1 the data cannot be read, or no photo has two captions; 2 wrong
+    options; 3 the encoder cannot be loaded.
+    """
+    from capsmith.cli.output import escape_controls, print_line
+    from capsmith.data.sources import read_data
+
+    with training_extra("data noise"):
+        from capsmith.models.encoder_names import open_text_tower, parse_spec
+        from capsmith.models.text_only import caption_groups, estimate_caption_noise
+
+    sources, base = data_sources(
+        data, format_name=format_name, photos=photos, split=split, column=column, language=language
+    )
+    groups = caption_groups(read_data(sources, base=base), photos=sample)
+    tower = open_text_tower(parse_spec(encoder, weights=weights))
+    variance = estimate_caption_noise(groups, tower)
+    print_line(
+        escape_controls(
+            f"noise variance {variance:.4g} (of {sum(map(len, groups))} captions, by {tower.name})"
+        )
+    )
+
+
+@contextmanager
+def training_extra(wanted_by: str) -> Iterator[None]:
+    """Imports that only the extra "train" installs; `ConfigError` has the command that does."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"capsmith {wanted_by} needs {error.name}, which is not installed; run: pip install"
+            ' "capsmith[train]"'
+        ) from None
 
 
 def data_sources(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from capsmith.bundle import Preprocessing
 from capsmith.errors import CheckpointError, ConfigError
+from capsmith.models.failures import first_sentence
 from capsmith.models.image_encoder import ImageEncoder, Output, check_output
 from capsmith.models.optional_library import optional_library
 
@@ -201,9 +202,9 @@ def open_efficientnet_lite(
             state = torch.load(path, map_location="cpu", weights_only=True)
             encoder = load_efficientnet_lite(state, name, grid)
         except Exception as error:  # unpickling fails in many ways
-            line = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"{path}: not the published weights of {name} ({line}); name another file"
+                f"{label}: {path} is not its published weights ({first_sentence(error)}); name"
+                " another file"
             ) from None
     # It is the mapper's to use, and no part of an exported encoder.
     del encoder.classifier

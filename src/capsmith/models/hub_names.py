@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from capsmith.errors import CheckpointError
+from capsmith.models.failures import first_sentence
 
 
-def from_disk_or_hub(load: Callable[..., Any], name: str | Path, **options: Any) -> Any:
+def from_disk_or_hub(
+    load: Callable[..., Any], name: str | Path, *, allow_download: bool = True, **options: Any
+) -> Any:
     """What a `from_pretrained` of `transformers` gives for the name.
 
     What was downloaded before is taken from the disk without asking the hub for a newer one. No
@@ -22,7 +26,7 @@ def from_disk_or_hub(load: Callable[..., Any], name: str | Path, **options: Any)
         try:
             return load(name, local_files_only=True, **options)
         except (OSError, ValueError) as error:
-            if Path(name).is_dir():
+            if Path(name).is_dir() or not allow_download:
                 raise _unreadable(name, error) from None
         try:
             return load(name, **options)
@@ -36,7 +40,7 @@ def label_of(name: str | Path) -> str:
 
 
 def _unreadable(name: str | Path, error: Exception) -> CheckpointError:
-    line = " ".join(str(error).split()).partition(". ")[0][:200]
+    line = first_sentence(error)
     if Path(name).is_dir():
         return CheckpointError(f"{name}: no model of transformers ({line}); give another folder")
     return CheckpointError(
@@ -47,12 +51,16 @@ def _unreadable(name: str | Path, error: Exception) -> CheckpointError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines about every attempt to reach the hub."""
-    from huggingface_hub.utils import logging
+    """Without lines about every attempt to reach the hub and bars for reading a file."""
+    from transformers.utils import logging as messages
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logger, has_bars = logging.getLogger("huggingface_hub"), messages.is_progress_bar_enabled()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    messages.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logger.setLevel(before)
+        if has_bars:
+            messages.enable_progress_bar()

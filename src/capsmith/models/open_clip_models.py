@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from capsmith.bundle import Preprocessing
 from capsmith.data.store import Floats
 from capsmith.errors import CheckpointError, ConfigError
+from capsmith.models.failures import first_sentence
 from capsmith.models.image_encoder import ImageEncoder, Output, check_output, three
 from capsmith.models.optional_library import optional_library
 
@@ -87,7 +88,7 @@ def open_clip_encoder(name: str, weights: str, *, output: Output, random: bool) 
     `ConfigError` for a name or tag that there is not, or an output that the tower does not give;
     `CheckpointError` for weights that cannot be had.
     """
-    model, label = _model(name, weights, random=random)
+    model, label = _model(_cleaned(name), weights, random=random)
     visual = _reduced(model.visual, output, label)
     return OpenClipEncoder(
         visual,
@@ -98,11 +99,16 @@ def open_clip_encoder(name: str, weights: str, *, output: Output, random: bool) 
 
 def open_clip_text_tower(name: str, weights: str, *, random: bool) -> OpenClipTextTower:
     """The text tower of the model `name`; arguments and errors as in `open_clip_encoder`."""
-    model, label = _model(name, weights, random=random)
+    model, label = _model(_cleaned(name), weights, random=random)
     model.visual = None
-    with _quiet(), _in_one_line(label):
-        tokenizer = _library(label).get_tokenizer(name)
+    with _quiet(), _in_one_line(label, "its tokenizer"):
+        tokenizer = _library(label).get_tokenizer(_cleaned(name))
     return OpenClipTextTower(model, tokenizer, name=label)
+
+
+def _cleaned(name: str) -> str:
+    """The library's spelling of OpenAI's names: ViT-B-32 for ViT-B/32."""
+    return name if ":" in name else name.replace("/", "-")
 
 
 def _library(label: str) -> Any:
@@ -116,12 +122,11 @@ def _model(name: str, weights: str, *, random: bool) -> tuple[Any, str]:
     if ":" in name:  # a folder or a repository, with its own weights
         weights, tags, facts = "", [], {}
     else:
-        name = name.replace("/", "-")
         tags = library.list_pretrained_tags_by_model(name)
         _check_names(name, weights, tags, library, label=label, needs_weights=not random)
         # A file's pictures are prepared as for the model's first tag.
-        facts = library.get_pretrained_cfg(name, weights if weights in tags else tags[0])
-    with _quiet(), _in_one_line(label):
+        facts = library.get_pretrained_cfg(name, weights if weights in tags else (*tags, "")[0])
+    with _quiet(), _in_one_line(label, weights or "its weights"):
         model = library.create_model(
             name,
             pretrained=None if random else weights or None,
@@ -138,14 +143,14 @@ def _model(name: str, weights: str, *, random: bool) -> tuple[Any, str]:
 def _check_names(
     name: str, weights: str, tags: Sequence[str], library: Any, *, label: str, needs_weights: bool
 ) -> None:
-    if name not in library.list_models() or not tags:
+    if name not in library.list_models():
         raise ConfigError(
-            f"{label}: no model of open_clip that was published; python -c"
-            " 'import open_clip; print(open_clip.list_pretrained())' lists them"
+            f"{label}: no model of open_clip; python -c 'import open_clip;"
+            " print(open_clip.list_models())' lists them"
         )
     if needs_weights and weights not in tags and not Path(weights).is_file():
         what = f"has no weights {weights}" if weights else "needs weights"
-        raise ConfigError(f"{label} {what}; give a file or one of {', '.join(tags)}")
+        raise ConfigError(f"{label} {what}; give {' or '.join(['a file', *tags])}")
 
 
 def _reduced(visual: Any, output: Output, label: str) -> nn.Module:
@@ -189,12 +194,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _in_one_line(label: str) -> Iterator[None]:
-    """What the library raises, as a `CheckpointError` of one line."""
+def _in_one_line(label: str, what: str) -> Iterator[None]:
+    """What the library raises while it loads `what`, as a `CheckpointError` of one line."""
     try:
         yield
     except Exception as error:  # downloads, pickles and shapes fail in many ways
-        line = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{label}: cannot be loaded ({line}); download its weights beforehand and name the file"
+            f"{label}: cannot load {what} ({first_sentence(error)}); download its weights"
+            " beforehand and name the file"
         ) from None

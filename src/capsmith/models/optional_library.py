@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from capsmith.errors import ConfigError
+from capsmith.models.failures import first_sentence
 
 
 def optional_library(module: str, *, wanted_by: str, install: str) -> ModuleType:
@@ -19,8 +20,7 @@ def optional_library(module: str, *, wanted_by: str, install: str) -> ModuleType
         ) from None
     except RuntimeError as error:
         # A build for another PyTorch: its operators are not there.
-        line = " ".join(str(error).split())
         raise ConfigError(
-            f"{module} does not fit the PyTorch that is installed ({line}); install the build of"
-            " https://pytorch.org that matches it"
+            f"{module} does not fit the PyTorch that is installed ({first_sentence(error)});"
+            " install the build of https://pytorch.org that matches it"
         ) from None

@@ -147,6 +147,8 @@ def _output(config: Any, output: Output | None) -> Output:
 
 
 def _encoder(model: Any, output: Output, label: str, prepared: Preprocessing) -> PretrainedEncoder:
+    if model.config.model_type == "dinov2":
+        model.embeddings.mask_token = None  # of its pretraining alone
     # SigLIP pools by attention: it has no row that is not a patch, and no projection.
     encoder = PretrainedEncoder(
         getattr(model, "vision_model", model),

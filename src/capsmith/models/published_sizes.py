@@ -19,7 +19,6 @@ _TINY_TEXT: Final = {
     "intermediate_size": 8,
     "num_hidden_layers": 1,
     "num_attention_heads": 1,
-    "vocab_size": 8,
 }
 
 

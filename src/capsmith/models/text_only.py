@@ -6,6 +6,7 @@ what lies between the two. At captioning time the photo's embedding takes its pl
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from capsmith.data.manifest import Manifest
 from capsmith.errors import DataError
+from capsmith.models.text_towers import TextTower
 
 Noise = Literal["gaussian", "ball"]
 """gaussian: every coordinate normal with the variance; ball: a point drawn evenly from the ball
@@ -62,6 +65,29 @@ def estimate_variance(captions: Sequence[Tensor]) -> float:
     if not sum(map(len, distances)):
         raise DataError("no photo has two captions, and the noise is estimated from such pairs")
     return torch.cat(distances).mean().item()
+
+
+def caption_groups(manifest: Manifest, *, photos: int) -> list[list[str]]:
+    """Captions that say the same: those of one photo in one language, two or more.
+
+    At most so many groups, evenly spaced in the data. Raises `DataError` where there is none.
+    """
+    groups = []
+    for photo in manifest.photos:
+        by_language: defaultdict[str, list[str]] = defaultdict(list)
+        for caption in photo.captions:
+            by_language[caption.language].append(caption.text)
+        groups += [texts for texts in by_language.values() if len(texts) > 1]
+    if not groups:
+        raise DataError("no photo has two captions, and the noise is estimated from such pairs")
+    step = max(1, len(groups) // photos)
+    return groups[::step][:photos]
+
+
+def estimate_caption_noise(groups: Sequence[Sequence[str]], tower: TextTower) -> float:
+    """`estimate_variance` of groups of captions, as `caption_groups` gives them."""
+    embedded = torch.from_numpy(tower.embed([text for group in groups for text in group]))
+    return estimate_variance(torch.split(embedded, [len(group) for group in groups]))
 
 
 def modality_offset(images: Tensor, texts: Tensor) -> Tensor:

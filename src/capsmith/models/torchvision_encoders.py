@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from capsmith.bundle import Preprocessing
 from capsmith.errors import CheckpointError, ConfigError
+from capsmith.models.failures import first_sentence
 from capsmith.models.image_encoder import ImageEncoder, Output, check_output, three
 from capsmith.models.optional_library import optional_library
 
@@ -91,10 +92,9 @@ def _state(weights: str, chosen: Any, label: str) -> dict[str, Tensor]:
         else:
             state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # unpickling and downloading fail in many ways
-        line = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{label}: its weights {weights or chosen.url} cannot be had ({line}); download them"
-            " and name the file"
+            f"{label}: cannot load {weights or chosen.url} ({first_sentence(error)}); download its"
+            " weights beforehand and name the file"
         ) from None
     return cast(dict[str, Tensor], state)
 
@@ -103,9 +103,8 @@ def _load(network: nn.Module, state: dict[str, Tensor], weights: str, label: str
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        line = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{weights}: not the state dict of a {label.partition(':')[2]} ({line}); name another"
+            f"{label}: {weights} is not its state dict ({first_sentence(error)}); name another file"
         ) from None
 
 
