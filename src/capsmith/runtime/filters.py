@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -88,20 +89,19 @@ class Filters:
         is_short = new_tokens < self._rules.min_tokens
         always = self._always_or_stop if is_short else self._always
         values = np.where(always[ids], np.float32(-np.inf), values)
-        rows, tokens = self._banned_after(contexts)
-        if len(rows):
+        for rows, tokens in self._banned_after(contexts):
             hits, columns = np.nonzero(ids[rows] == tokens[:, None])
             values[rows[hits], columns] = -np.inf
         return values
 
-    def _banned_after(self, contexts: Ints) -> tuple[Ints, Ints]:
-        """(row, token) pairs that what was read bans: ends of words, and of repeated n-grams."""
+    def _banned_after(self, contexts: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Rows and a token for each that what was read bans: ends of words and of n-grams."""
         length = contexts.shape[1]
-        pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for start, end in self._words:
             if length >= len(start):
                 rows = np.nonzero((contexts[:, length - len(start) :] == start).all(1))[0]
-                pairs.append((rows, np.full(len(rows), end)))
+                if len(rows):
+                    yield rows, np.full(len(rows), end)
         size = self._rules.no_repeat_ngram
         if size and length >= size:
             places = length - size + 1
@@ -111,8 +111,8 @@ class Filters:
                     contexts[:, offset : offset + places] == contexts[:, places + offset, None]
                 )
             rows, found = np.nonzero(is_repeat)
-            pairs.append((rows, contexts[rows, found + size - 1]))
-        return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+            if len(rows):
+                yield rows, contexts[rows, found + size - 1]
 
 
 def log_softmax(logits: Floats) -> Floats:
