@@ -13,6 +13,7 @@ Towers of `timm` (ConvNeXt, EVA, SigLIP ...) give the embedding alone.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,11 +185,13 @@ def _preprocessing(facts: dict[str, Any], label: str) -> Preprocessing:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing on the root logger, to which the library speaks; its errors are raised too."""
+    """Without the library's warnings; its errors, which it logs too, are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
