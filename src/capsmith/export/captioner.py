@@ -17,6 +17,7 @@ from capsmith.bundle import Bundle, Decoding, Description, Preprocessing, TextRu
 from capsmith.errors import ConfigError
 from capsmith.export.graphs import export_decoder, export_encoder, export_mapper
 from capsmith.export.parity import compare_decoder, compare_outputs
+from capsmith.export.quantize import Precision
 from capsmith.models.caption_model import CaptionModel
 from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.models.prefixed import PrefixedModel
@@ -121,9 +122,12 @@ def export_captioner(
         graphs = Path(temporary)
         mapper, decoder = graphs / "mapper.onnx", graphs / "decoder.onnx"
         sample = torch.from_numpy(features[:_SAMPLES])
-        export_mapper(model.mapper, mapper, rows=features.shape[1], width=features.shape[2])
+        stored: Precision = "float32" if precision == "float32" else "int8-stored"
+        export_mapper(
+            model.mapper, mapper, rows=features.shape[1], width=features.shape[2], precision=stored
+        )
         export_decoder(model.language_model, decoder, precision=precision)
-        off = compare_outputs(model.mapper, mapper, sample, tolerance=_TOLERANCE["float32"])
+        off = compare_outputs(model.mapper, mapper, sample, tolerance=_TOLERANCE[precision])
         with torch.no_grad():
             prefix = model.mapper(sample).numpy()
         parity = compare_decoder(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,8 @@ def _trace(
 ) -> ir.Model:
     module = module.eval()
     silence = contextlib.redirect_stdout(io.StringIO())
+    # It warns of operators that torchvision would have, where that is not installed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), silence, torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -94,8 +94,9 @@ class CaptionModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Captions as tokens int64 (N, T), start and end tokens added, and what of them is real.
 
-        languages: one a caption, needed in a captioner of several. The mask is bool (N, T), False on the padding to the right. Padding is told by the mask
-        alone: every token of the vocabulary, the end token too, may be a word of a caption.
+        languages: one a caption, needed in a captioner of several. The mask is bool (N, T), False
+        on the padding to the right. Padding is told by the mask alone: every token of the
+        vocabulary, the end token too, may be a word of a caption.
         """
         rows = [
             [*self.prompt(language), *caption, self.end_token]

@@ -216,9 +216,13 @@ def load_gpt2(state_dict: Mapping[str, Tensor], *, heads: int, dropout: float = 
     layers = len({name.split(".")[1] for name in weights if name.startswith("h.")})
     model = GPT2(
         GPT2Config(
-            vocab_size=vocab_size, positions=positions, width=width, layers=layers, heads=heads,
+            vocab_size=vocab_size,
+            positions=positions,
+            width=width,
+            layers=layers,
+            heads=heads,
             dropout=dropout,
-        )  # fmt: skip
+        )
     )
     try:
         model.load_state_dict(weights)

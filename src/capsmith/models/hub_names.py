@@ -52,8 +52,9 @@ def _unreadable(name: str | Path, error: Exception) -> CheckpointError:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without lines about every attempt to reach the hub and bars for reading a file."""
-    from transformers.utils import logging as messages
+    from transformers.utils import logging as untyped
 
+    messages: Any = untyped
     logger, has_bars = logging.getLogger("huggingface_hub"), messages.is_progress_bar_enabled()
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -24,9 +24,7 @@ all                  the encoder too
 """
 
 
-def apply_policy(
-    model: CaptionModel, policy: Policy, *, rank: int = 8, alpha: int = 16
-) -> None:
+def apply_policy(model: CaptionModel, policy: Policy, *, rank: int = 8, alpha: int = 16) -> None:
     """Let exactly what `policy` names train; rank and alpha are those of "mapper+lora", which is
     applied once a model.
 

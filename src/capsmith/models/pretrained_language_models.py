@@ -15,6 +15,7 @@ import tokenizers
 
 from capsmith.errors import CheckpointError, ConfigError
 from capsmith.models.gpt2 import GPT2, GPT2Config, load_gpt2
+from capsmith.models.hub_names import from_disk_or_hub
 from capsmith.models.llama import Llama, LlamaConfig
 
 _KEYS_THAT_ARE_NOT_WEIGHTS = ("rotary_emb.inv_freq",)
@@ -48,17 +49,14 @@ def random_language_model(name: str, *, dropout: float = 0.0) -> GPT2 | Llama:
 def load_language_model(name: str | Path, *, dropout: float = 0.0) -> GPT2 | Llama:
     """A GPT-2, Llama or Qwen2 with its published weights, in float32 and evaluation mode.
 
-    dropout: what it trains on with. Raises `CheckpointError` for another family, or where a model of the family computes what ours
-    does not.
+    dropout: what it trains on with. Raises `CheckpointError` for another family, or where a model
+    of the family computes what ours does not.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(name)
-        sizes = replace(language_model_config(config), dropout=dropout)
-        published = AutoModelForCausalLM.from_pretrained(name, dtype="float32")
-    except OSError:
-        raise _unreachable(name, "language model") from None
+    config = from_disk_or_hub(AutoConfig.from_pretrained, name)
+    sizes = replace(language_model_config(config), dropout=dropout)
+    published = from_disk_or_hub(AutoModelForCausalLM.from_pretrained, name, dtype="float32")
     return copy_weights(published, sizes)
 
 
@@ -97,27 +95,19 @@ def language_model_config(config: Any) -> GPT2Config | LlamaConfig:
     )
 
 
-def load_tokenizer(name: str | Path) -> tokenizers.Tokenizer:
+def load_tokenizer(name: str | Path, *, allow_download: bool = True) -> tokenizers.Tokenizer:
     """The tokenizer that stands beside a language model, as one file of the `tokenizers` library.
 
-    Raises `CheckpointError` where there is none that this library can run.
+    allow_download: ask the hub for what is not on this disk. Raises `CheckpointError` where there
+    is none that this library can run.
     """
     from transformers import AutoTokenizer
 
-    try:
-        found = getattr(AutoTokenizer.from_pretrained(name), "backend_tokenizer", None)
-    except (OSError, ValueError):
-        raise _unreachable(name, "tokenizer") from None
+    loaded = from_disk_or_hub(AutoTokenizer.from_pretrained, name, allow_download=allow_download)
+    found = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(found, tokenizers.Tokenizer):
         raise CheckpointError(f"{name}: its tokenizer has no tokenizer.json and cannot become one")
     return found
-
-
-def _unreachable(name: str | Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{name}: no {what} of this name on this disk, and the hub does not give one; check the"
-        " name, or download it and give its folder"
-    )
 
 
 def _gpt2_config(config: Any) -> GPT2Config:

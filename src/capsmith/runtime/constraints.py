@@ -46,7 +46,9 @@ def resolve_limits(
     return rules, prompt
 
 
-def known_tokens(text: str, what: str, *, bundle: Description, tokenizer: Tokenizer) -> tuple[int, ...]:
+def known_tokens(
+    text: str, what: str, *, bundle: Description, tokenizer: Tokenizer
+) -> tuple[int, ...]:
     """Token ids of the text; `ConfigError` where the captioner does not know a word of it."""
     never = set(bundle.language_model.never_tokens)
     for word in text.split():

@@ -88,7 +88,9 @@ def _tokens(
     recipe: Recipe, captions: list[str], languages: tuple[str, ...], *, is_dry: bool
 ) -> CaptionTokens:
     try:
-        return build_tokens(recipe.tokenizer, recipe.text, captions, languages)
+        return build_tokens(
+            recipe.tokenizer, recipe.text, captions, languages, allow_download=not is_dry
+        )
     except CheckpointError:
         if not is_dry:
             raise

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from capsmith.bundle import Bundle, read_bundle
 from capsmith.data.manifest import Manifest
-from capsmith.export.captioner import Papers, export_captioner, write_encoder
+from capsmith.data.store import FeatureStore, read_description
+from capsmith.export.captioner import Bits, Papers, export_captioner, write_encoder
+from capsmith.models.encoder_names import open_encoder
 from capsmith.models.policies import finished
 from capsmith.runtime.engine import Floats
-from capsmith.training.assembly import Assembly
+from capsmith.training import checkpoint
+from capsmith.training.assembly import Assembly, put_together
 from capsmith.training.report import model_card
 from capsmith.training.validation import Score
+
+COMPARED = 8
+"""Photos on which an exported bundle is compared with its modules."""
 
 
 class BestBundle:
@@ -61,3 +71,45 @@ def provenance(assembly: Assembly, score: Score | None) -> dict[str, str]:
     if score is not None:
         facts["validation"] = f"CIDEr-D {score.cider:.4f} on {score.report.photos} photos"
     return facts
+
+
+def export_run(run: Path, bundle: Path, *, precision: Bits) -> Bundle:
+    """Write the best captioner of a run as a bundle of another precision.
+
+    Its graphs are compared with the modules on the run's own photos, where their features are
+    there. Raises `CheckpointError` for a folder that is no run, or has no best captioner yet.
+    """
+    recipe, tokens = checkpoint.read_run(run)
+    assembly = put_together(recipe, tokens, open_encoder(recipe.encoder), is_dry=False)
+    checkpoint.load_weights(assembly.model, run / "best.safetensors")
+    card, licence = (run / "best" / name for name in ("README.md", "LICENSE.md"))
+    known = read_bundle(run / "best")
+    return export_captioner(
+        finished(assembly.model),
+        assembly.encoder,
+        tokens.tokenizer,
+        replace(assembly.description, provenance=_without_parity(known.provenance)),
+        bundle,
+        features=_features(assembly, run),
+        papers=Papers(card=card.read_text("utf-8"), licence=licence.read_text("utf-8")),
+        precision=precision,
+        encoder_graph=run / "best" / "encoder.onnx",
+    )
+
+
+def _features(assembly: Assembly, run: Path) -> Floats:
+    encoder = assembly.encoder
+    folder = run / "features"
+    if (folder / "store.json").exists():
+        store = FeatureStore(folder, read_description(folder))
+        return store.features([photo for photo, _ in zip(store, range(COMPARED), strict=False)])
+    drawn = torch.randn(
+        COMPARED, encoder.rows, encoder.width, generator=torch.Generator().manual_seed(0)
+    )
+    features: Floats = drawn.numpy()
+    return features
+
+
+def _without_parity(facts: Mapping[str, str]) -> dict[str, str]:
+    """What the export that is made now measures itself."""
+    return {name: fact for name, fact in facts.items() if not name.startswith("export:")}

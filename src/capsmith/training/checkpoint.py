@@ -147,12 +147,13 @@ def weights_of(model: CaptionModel) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def load_weights(model: CaptionModel, checkpoint: Path) -> None:
-    """Fill a captioner with what a checkpoint holds; raises `CheckpointError`."""
-    path = checkpoint / "captioner.safetensors"
+def load_weights(model: CaptionModel, path: Path) -> None:
+    """Fill a captioner with the weights of a file; raises `CheckpointError`."""
     try:
         weights: dict[str, Any] = safetensors.torch.load_file(path)
         model.load_state_dict(weights)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         line = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: cannot be loaded ({line}); train again") from None
+        raise CheckpointError(
+            f"{path}: cannot be loaded ({line}); train on, or choose another run"
+        ) from None

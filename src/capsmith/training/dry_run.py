@@ -30,7 +30,8 @@ def dry_run(recipe: Recipe, *, base: Path) -> Iterator[str]:
     Raises `ConfigError` for parts that do not fit together.
     """
     train, missing = _data(recipe, base)
-    captions = [text for photo in train.photos for text in photo.texts()] or list(_STAND_IN)
+    captions = [text for photo in train.photos for text in photo.texts()]
+    captions = captions or list(_STAND_IN) * recipe.tokenizer.least_seen
     with torch.device("meta"):
         assembly = assemble(recipe, captions, train.languages or ("en",), is_dry=True)
     yield f"recipe     {recipe.name}"

@@ -18,7 +18,7 @@ from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
 from capsmith.training.batches import Batches, Inputs
-from capsmith.training.best import BestBundle
+from capsmith.training.best import COMPARED, BestBundle
 from capsmith.training.checkpoint import Standing
 from capsmith.training.config import Recipe
 from capsmith.training.examples import Examples, Order, tokenise
@@ -33,8 +33,6 @@ from capsmith.training.watching import Desk, Log, Watching
 
 _REFERENCES = 5
 """Captions of a photo that a reward is measured against, as many as COCO has."""
-_COMPARED = 8
-"""Photos on which an exported bundle is compared with its modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ class _Run:
         tracker = Accelerator(log_with="all", project_dir=output)
         tracker.init_trackers("logs")
         best = BestBundle(
-            assembly, train_set, output, validator.features(self.model.eval(), _COMPARED)
+            assembly, train_set, output, validator.features(self.model.eval(), COMPARED)
         )
         self.metrics = Metrics(output / "metrics.jsonl")
         self.desk = Desk(output, log, self.metrics, tracker, validator, best)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from capsmith.bundle import TextRules
 from capsmith.errors import CheckpointError, ConfigError
@@ -49,12 +49,17 @@ class CaptionTokens:
 
 
 def build_tokens(
-    config: TokenizerConfig, text: TextRules, captions: Sequence[str], languages: Sequence[str]
+    config: TokenizerConfig,
+    text: TextRules,
+    captions: Sequence[str],
+    languages: Sequence[str],
+    *,
+    allow_download: bool = True,
 ) -> CaptionTokens:
     """The tokens of a recipe; a tokenizer of one's own learns from `captions`.
 
-    Raises `ConfigError` where the tokenizer cannot do what the recipe asks, `CheckpointError` where
-    a pretrained one cannot be had.
+    allow_download: ask the hub for a pretrained one. Raises `ConfigError` where the tokenizer
+    cannot do what the recipe asks, `CheckpointError` where a pretrained one cannot be had.
     """
     several = tuple(languages) if len(languages) > 1 else ()
     if config.kind == "pretrained":
@@ -63,7 +68,10 @@ def build_tokens(
                 f"captions in {', '.join(several)} need tokens that a pretrained tokenizer does not"
                 " have; use tokenizer.kind: bpe, or data of one language"
             )
-        return _pretrained(config, text)
+        tokenizer = load_tokenizer(config.name, allow_download=allow_download)
+        if tuple(languages) == ("zh",) and isinstance(tokenizer.decoder, decoders.WordPiece):
+            tokenizer.decoder = _joined()
+        return _pretrained(config, text, tokenizer)
     if config.kind == "words":
         start, end = "<start>", "<stop>"
         tokenizer = train_words(captions, least_seen=config.least_seen)
@@ -110,8 +118,14 @@ def train_words(captions: Iterable[str], *, least_seen: int) -> tokenizers.Token
 _ENDS = ("<|endoftext|>", "[SEP]", "</s>", "<|im_end|>", "<|end_of_text|>")
 
 
-def _pretrained(config: TokenizerConfig, text: TextRules) -> CaptionTokens:
-    tokenizer = load_tokenizer(config.name)
+def _joined() -> decoders.Decoder:
+    """Pieces of words without a space between them, as Chinese is written."""
+    return decoders.Sequence([decoders.Replace("##", ""), decoders.Fuse()])
+
+
+def _pretrained(
+    config: TokenizerConfig, text: TextRules, tokenizer: tokenizers.Tokenizer
+) -> CaptionTokens:
     ends = [config.end] if config.end else _ENDS
     ids = tokenizer.get_vocab()
     end = next((name for name in ends if name in ids), None)
