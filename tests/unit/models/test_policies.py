@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from capsmith.errors import ConfigError  # noqa: E402
 from capsmith.models.caption_model import CaptionModel  # noqa: E402
 from capsmith.models.mappers import MLPConfig, MLPMapper  # noqa: E402
-from capsmith.models.policies import apply_policy, trainable_names  # noqa: E402
+from capsmith.models.policies import apply_policy, finished, trainable_names  # noqa: E402
 from tests.unit.models.toys import END, KINDS, ROWS, START, WIDTH, language_model  # noqa: E402
 
 CAPTIONS = [[5, 6, 7], [9, 10]]
