@@ -93,6 +93,7 @@ def test_pixels_and_vectors_are_those_of_open_clip(published: tuple[str, Any, An
     assert (encoder.rows, encoder.width) == (1, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_towers_of_open_clip_export_and_come_back(
     published: tuple[str, Any, Any, str], output: Output, tmp_path: Path
@@ -146,6 +147,21 @@ def test_openais_towers_have_the_published_sizes(name: str, width: int, side: in
 
 
 @pytest.mark.slow
+def test_a_published_tag_brings_its_activation_and_its_preprocessing() -> None:
+    openais = EncoderSpec(family="open-clip", name="ViT-B-32", weights="openai")
+    kinds = {type(module).__name__ for module in open_encoder(openais, random=True).modules()}
+    assert "QuickGELU" in kinds
+    siglip = EncoderSpec(family="open-clip", name="ViT-B-16-SigLIP", weights="webli")
+    encoder = open_encoder(siglip, random=True)
+    facts = encoder.preprocessing
+    assert (facts.resize, facts.mean, encoder.width) == ("squash", (0.5, 0.5, 0.5), 768)
+    with pytest.raises(ConfigError, match='no "patches"; use "embedding"'):
+        open_encoder(
+            EncoderSpec(family="open-clip", name=siglip.name, output="patches"), random=True
+        )
+
+
+@pytest.mark.slow
 def test_rn50_exports(tmp_path: Path) -> None:
     check_export(
         open_encoder(EncoderSpec(family="open-clip", name="RN50"), random=True), tmp_path / "e.onnx"
@@ -167,11 +183,12 @@ def vector_before_last_layer(network: Any, pixels: Tensor) -> Tensor:
     ("name", "width", "side"),
     [
         ("resnet18", 512, 224),
-        pytest.param("inception_v3", 2048, 299, marks=pytest.mark.slow),
-        pytest.param("alexnet", 4096, 224, marks=pytest.mark.slow),
-        pytest.param("vgg11_bn", 4096, 224, marks=pytest.mark.slow),
+        ("inception_v3", 2048, 299),
+        ("alexnet", 4096, 224),
+        ("vgg11_bn", 4096, 224),
     ],
 )
+@pytest.mark.slow
 def test_beheaded_classifiers_give_what_their_last_layer_reads_in_onnx_too(
     name: str, width: int, side: int, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from capsmith.errors import (  # noqa: E402
     ConfigError,
     DataError,
 )
+from capsmith.export.graphs import export_encoder  # noqa: E402
 from capsmith.models.encoder_names import EncoderSpec, open_encoder, parse_spec  # noqa: E402
 from capsmith.models.feature_encoder import TorchFeatureEncoder, hash_of_weights  # noqa: E402
 from tests.bundles import toy_bundle  # noqa: E402
@@ -42,6 +43,7 @@ def embedded() -> Any:
     return capsmith.load(threads=1)
 
 
+@pytest.mark.slow
 def test_the_embedded_encoder_is_a_module_again(embedded: Any) -> None:
     encoder = open_encoder(EncoderSpec(family="shipped"))
     bundle = embedded.bundle
@@ -62,6 +64,22 @@ def test_the_embedded_encoder_is_a_module_again(embedded: Any) -> None:
     assert (pooled.rows, pooled.name) == (1, f"{encoder.name}:pooled")
     first = TorchFeatureEncoder(pooled, device="cpu").encode(pictures)
     np.testing.assert_allclose(first, features[:, :1], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_encoder_comes_back_from_the_bundle_that_it_was_exported_into(tmp_path: Path) -> None:
+    encoder = open_encoder(LITE0, random=True)
+    facts = encoder.preprocessing
+    export_encoder(encoder, tmp_path / "e.onnx", height=facts.height, width=facts.width)
+    described = {"name": encoder.name, "rows": 37, "width": 1280, "embedding": "first"}
+    bundle = toy_bundle(
+        tmp_path / "toy",
+        changes={"encoder": described, "preprocessing": asdict(facts)},
+        files={"encoder.onnx": (tmp_path / "e.onnx").read_bytes()},
+    )
+    again = open_encoder(EncoderSpec(family="shipped", name=str(bundle.folder)))
+    assert (again.name, again.preprocessing) == (encoder.name, facts)
+    assert hash_of_weights(again) == hash_of_weights(encoder)
 
 
 def test_a_bundle_whose_encoder_has_no_module_says_so(tmp_path: Path) -> None:
