@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,22 @@ from capsmith.models.policies import Policy
 from capsmith.models.text_only import Noise
 
 _MAX_BYTES = 1_000_000
+_LARGEST_SEED = 2**31 - 1
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as in YAML 1.2, and not text."""
+    """YAML in which 1e-5 is a number, as in YAML 1.2, and not text; no field stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in `SafeLoader`; raises `ConstructorError` for a repeated key."""
+        made = super().construct_mapping(node, deep)
+        keys = [key.value for key, _ in node.value]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key, _ in node.value if keys.count(key.value) > 1)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice.value} stands twice in one section", twice.start_mark
+            )
+        return made
 
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
@@ -189,10 +202,14 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     the file and the field.
     """
     try:
-        text = path.read_bytes()[:_MAX_BYTES].decode("utf-8")
-        value = yaml.load(text, _Loader)
+        content = path.read_bytes()
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{path}: is larger than {_MAX_BYTES:,} bytes; it is no recipe")
+        value = yaml.load(content.decode("utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; it is no recipe") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path}: is not YAML ({line}); correct it") from None
@@ -235,15 +252,17 @@ def _change(value: dict[str, Any], change: str) -> None:
 _POSITIVE = (
     "training.batch", "training.accumulate", "training.learning_rate", "training.epochs",
     "training.rank", "training.clip", "validation.photos", "validation.checkpoint_every",
-    "self_critical.batch",
+    "training.alpha", "self_critical.batch", "self_critical.learning_rate",
+    "tokenizer.vocab_size", "tokenizer.least_seen",
 )  # fmt: skip
 _SHARES = (
-    "training.average", "training.label_smoothing", "self_critical.blend", "training.encoder_pace",
+    "training.average", "training.label_smoothing", "training.encoder_pace",
+    "self_critical.average", "self_critical.blend",
 )  # fmt: skip
 _COUNTS = (
     "training.steps", "training.warmup", "training.captions_a_photo", "data.max_tokens",
     "self_critical.steps", "validation.every", "validation.patience", "validation.samples",
-    "features.workers", "training.weight_decay", "features.variance",
+    "features.workers", "training.weight_decay", "features.variance", "training.seed",
 )  # fmt: skip
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -255,19 +274,47 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 
 def _check(recipe: Recipe, path: Path) -> None:
     """Raise `ConfigError` for values that fit their types and make no sense."""
+    wrong = next(chain(_out_of_range(recipe), _wrong_parts(recipe), _contradictions(recipe)), None)
+    if wrong:
+        raise ConfigError(f"{path}: {wrong}")
+
+
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
     for names, is_right, rule in _RULES:
         for name in names:
             section, _, field_name = name.partition(".")
             value = getattr(getattr(recipe, section), field_name)
             if not is_right(value):
-                raise ConfigError(f"{path}: {name} is {value}; it must be {rule}")
+                yield f"{name} is {value}; it must be {rule}"
+    if recipe.training.seed > _LARGEST_SEED:
+        yield f"training.seed is {recipe.training.seed}; it must be at most {_LARGEST_SEED}"
+    if not all(0 <= beta < 1 for beta in recipe.training.betas):
+        yield f"training.betas are {recipe.training.betas}; they must be from 0 to below 1"
+
+
+def _wrong_parts(recipe: Recipe) -> Iterator[str]:
+    """Of sections whose fields follow from their kind: what no kind of them can have."""
+    for section in ("mapper", "language_model"):
+        kind = getattr(recipe, section).get("kind", "")
+        if not isinstance(kind, str):
+            yield f"{section}.kind is {strict_json.show(kind)}; it must be one name"
+    dropout = recipe.language_model.get("dropout", 0.0)
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        shown = strict_json.show(dropout)
+        yield f"language_model.dropout is {shown}; it must be from 0 to below 1"
     if not recipe.data.sources:
-        raise ConfigError(f"{path}: data.sources is empty; name a data set")
-    if recipe.features.augment and recipe.features.source != "pixels":
-        raise ConfigError(f"{path}: features.augment needs features.source: pixels")
-    if recipe.training.policy == "all" and recipe.features.source != "pixels":
-        raise ConfigError(f"{path}: training.policy: all needs features.source: pixels")
+        yield "data.sources is empty; name a data set"
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    features = recipe.features
+    if features.augment and features.source != "pixels":
+        yield "features.augment needs features.source: pixels"
+    if recipe.training.policy == "all" and features.source != "pixels":
+        yield "training.policy: all needs features.source: pixels"
     if recipe.self_critical.steps and recipe.self_critical.captions < 2:
-        raise ConfigError(f"{path}: self_critical.captions is 1; it must be 2 or more")
-    if recipe.features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
-        raise ConfigError(f"{path}: features.source: texts needs encoder.output: embedding")
+        yield f"self_critical.captions is {recipe.self_critical.captions}; it must be 2 or more"
+    if features.source == "texts" and recipe.self_critical.steps:
+        yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
+    if features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
+        yield "features.source: texts needs encoder.output: embedding"
