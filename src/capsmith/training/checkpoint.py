@@ -142,6 +142,16 @@ def save(
     accelerator.wait_for_everyone()
 
 
+def first_stage(folder: Path) -> Path:
+    """The best weights of the first stage, kept when the second begins, which finds better ones."""
+    path = folder / "first-stage.safetensors"
+    if not path.exists():
+        temporary = path.with_suffix(".tmp")
+        shutil.copyfile(folder / "best.safetensors", temporary)
+        temporary.replace(path)
+    return path
+
+
 def weights_of(model: CaptionModel) -> dict[str, torch.Tensor]:
     """The captioner's weights by name, each tensor on its own."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

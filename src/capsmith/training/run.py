@@ -66,7 +66,11 @@ def train(
 
 
 def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
-    """The captioner of a new run, or with the tokens of one that is there."""
+    """The captioner of a new run, or with the tokens of one that is there.
+
+    Its first weights are the same in both, as a run may be stopped before its first checkpoint.
+    """
+    torch.manual_seed(recipe.training.seed)
     if checkpoint.is_run(output):
         known, tokens = checkpoint.read_run(output)
         if known != recipe:
@@ -77,7 +81,6 @@ def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
         return put_together(recipe, tokens, open_encoder(recipe.encoder), is_dry=False)
     captions = [text for photo in train_set.photos for text in photo.texts()]
     captions += [line.text for line in train_set.texts]
-    torch.manual_seed(recipe.training.seed)
     assembly = assemble(recipe, captions, train_set.languages)
     checkpoint.write_run(output, recipe, assembly.tokens)
     return assembly
@@ -113,7 +116,7 @@ class _Run:
         standing = self._stage(self._captions(), first=Standing(stage="captions", step=0))
         steps = standing.step
         if self.recipe.self_critical.steps:
-            best = safetensors.torch.load_file(self.output / "best.safetensors")
+            best = safetensors.torch.load_file(checkpoint.first_stage(self.output))
             self.model.load_state_dict(best)
             first = Standing(
                 stage="reward", step=0, best=standing.best, best_step=standing.best_step

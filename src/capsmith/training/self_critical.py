@@ -82,7 +82,7 @@ def searched(
         model.reader, vocab_size=model.reader.vocab_size, device=str(prefix.device)
     )
     beam = Beam(size=captions, candidates=captions)
-    found = decode(engine, prefix.detach().cpu().numpy(), beam, rules)
+    found = decode(engine, prefix.detach().float().cpu().numpy(), beam, rules)
     stop = sorted(rules.stop)[:1]
     rows = [
         [*caption.token_ids, *(stop if caption.finish_reason == "stop" else [])]
