@@ -198,22 +198,30 @@ def _prefix_rows(model: CaptionModel, encoder: Any) -> int:
 def _max_tokens(model: CaptionModel, rows: int, decoding: Decoding) -> int:
     """The longest caption: what is asked for, or what fits in the language model."""
     asked = decoding.limits.max_tokens or _DEFAULT_MAX_TOKENS
-    reader = model.language_model
-    if isinstance(reader, CrossAttentionDecoder):
-        rows, positions = 0, reader.positions.num_embeddings
-    elif isinstance(reader, PrefixedModel) and reader.positions is not None:
-        positions = reader.positions
-    else:
+    room = caption_room(model, rows)
+    if room is None:
         return asked
-    room = positions - rows - model.prompt_length
     if room < 2:
         raise ConfigError(
             f"a prefix of {rows} rows leaves no room for a caption in the language model's"
-            f" {positions} positions; shorten it"
+            " positions; shorten it"
         )
     if decoding.limits.max_tokens and asked > room:
         raise ConfigError(
-            f"captions of {asked} tokens do not fit: the language model has {positions} positions,"
-            f" the prefix takes {rows}; lower decoding.limits.max_tokens"
+            f"captions of {asked} tokens do not fit: the language model has room for {room} after"
+            f" a prefix of {rows}; lower decoding.limits.max_tokens"
         )
     return min(asked, room)
+
+
+def caption_room(model: CaptionModel, rows: int) -> int | None:
+    """Tokens that the language model can read after `rows` of prefix and the start tokens.
+
+    The end token is one of them. None: any number.
+    """
+    reader = model.language_model
+    if isinstance(reader, CrossAttentionDecoder):
+        return reader.positions.num_embeddings - model.prompt_length
+    if isinstance(reader, PrefixedModel) and reader.positions is not None:
+        return reader.positions - rows - model.prompt_length
+    return None

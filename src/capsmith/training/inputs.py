@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 import capsmith
 from capsmith.data.embed import BundleEncoder, FeatureEncoder, embed
@@ -48,7 +49,7 @@ def prepare(
     folder = base / features.store if features.store else output / "features"
     if not features.store:
         log(f"encoding {len(wanted)} photos into {folder}, those that are not there yet")
-        embed(wanted, folder, encoder, watch=watch)
+        _embed(wanted, folder, encoder, watch=watch)
     store = open_store(folder, encoder.facts)
     failed = {entry.id: entry.reason for entry in store.description.unreadable}
     if features.source == "stored":
@@ -75,6 +76,14 @@ def validation_inputs(assembly: Assembly, photos: Photos, *, augment: bool = Fal
     if photos.store is not None:
         return StoredInputs(photos.store)
     return PixelInputs(assembly.encoder.preprocessing, augment)
+
+
+def _embed(photos: Sequence[Photo], folder: Path, encoder: FeatureEncoder, *, watch: Watch) -> None:
+    """As `embed`; of several processes the main one encodes, the others wait."""
+    state = PartialState()
+    if state.is_main_process:
+        embed(photos, folder, encoder, watch=watch)
+    state.wait_for_everyone()
 
 
 def _feature_encoder(assembly: Assembly) -> FeatureEncoder:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from capsmith.errors import CapsmithError
 from capsmith.training.batches import Batch, Batches
@@ -110,7 +110,7 @@ class StageRun:
         first = self.progress.step * stage.accumulate
         numbers = range(first, stage.steps * stage.accumulate)
         reader = DataLoader(
-            stage.batches, batch_size=None, sampler=numbers, num_workers=stage.workers
+            _Reading(stage.batches), batch_size=None, sampler=numbers, num_workers=stage.workers
         )
         self.objective.train()
         for step, group in enumerate(_grouped(reader, stage.accumulate), self.progress.step):
@@ -164,9 +164,24 @@ class StageRun:
                 self.average.swap(self.objective)
 
 
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+class _Reading(Dataset[Batch | CapsmithError]):
+    """Batches, or what is wrong with them: errors raised in a worker arrive wrapped."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Batch | CapsmithError:
+        try:
+            return self.batches[number]
+        except CapsmithError as error:
+            return error
+
+
+def _grouped(batches: Iterable[Batch | CapsmithError], size: int) -> Iterator[list[Batch]]:
     group: list[Batch] = []
     for batch in batches:
+        if isinstance(batch, CapsmithError):
+            raise batch
         group.append(batch)
         if len(group) == size:
             yield group

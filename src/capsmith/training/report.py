@@ -18,10 +18,13 @@ Row = Mapping[str, Any]
 
 
 class Metrics:
-    """`metrics.jsonl`: what was measured at which step of which stage; grows with the run."""
+    """`metrics.jsonl`: what was measured at which step of which stage; grows with the run.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Of several processes the main one alone writes.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True):
+        self.path, self.writes = path, writes
         self.rows: list[Row] = []
 
     def keep_until(self, done: Mapping[str, int]) -> None:
@@ -33,16 +36,16 @@ class Metrics:
             lines = self.path.read_text(encoding="utf-8").splitlines()
             found = [json.loads(line) for line in lines if line.endswith("}")]
             self.rows = [row for row in found if row["step"] <= done.get(row["stage"], 0)]
-        self._write()
+        if self.writes:
+            text = "".join(json.dumps(row) + "\n" for row in self.rows)
+            atomic.write_text(self.path, text)
 
     def add(self, **row: Any) -> None:
         """Write one measurement more."""
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def _write(self) -> None:
-        atomic.write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        if self.writes:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 def draw_curves(rows: Sequence[Row], path: Path, *, title: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from capsmith.data.manifest import Manifest, Photo
 from capsmith.data.watch import Watch, unwatched
 from capsmith.errors import ConfigError
 from capsmith.evaluate.lexical import CiderD
+from capsmith.export.captioner import caption_room
 from capsmith.models.encoder_names import open_encoder
 from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
@@ -54,15 +58,42 @@ def train(
     holds a run of another recipe, and what data, encoder, tokenizer and language model raise.
     """
     train_set, validation_set = read_splits(recipe.data, base)
-    assembly = _begin(recipe, output, train_set)
+    tracker = _tracker(recipe, output)
+    if not tracker.is_main_process:
+        log = _say_nothing
+    with tracker.main_process_first():
+        assembly = _begin(recipe, output, train_set)
     photos = prepare(
         assembly, train_set.photos, validation_set.photos,
         base=base, output=output, log=log, watch=watch,
     )  # fmt: skip
     for reason in photos.unreadable:
         log(f"left out: {reason}")
-    run = _Run(assembly, output, log, photos, replace(train_set, photos=photos.train))
+    run = _Run(assembly, output, log, tracker, photos, replace(train_set, photos=photos.train))
     return run.all_stages()
+
+
+def _tracker(recipe: Recipe, output: Path) -> Accelerator:
+    """What knows the processes, and writes for TensorBoard and others."""
+    AcceleratorState._reset_state()  # another run in this process may have had another precision
+    # The others wait while the main process encodes photos, validates and exports.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    try:
+        return Accelerator(
+            log_with="all", project_dir=output, mixed_precision=_precision(recipe),
+            kwargs_handlers=[patience],
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"training.precision: {recipe.training.precision}: {error}") from None
+
+
+def _precision(recipe: Recipe) -> str:
+    precision = recipe.training.precision
+    return "no" if precision == "float32" else precision
+
+
+def _say_nothing(_line: str) -> None:
+    """The log of processes beside the main one."""
 
 
 def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
@@ -88,8 +119,9 @@ def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
 
 class _Run:
     def __init__(
-        self, assembly: Assembly, output: Path, log: Log, photos: Photos, train_set: Manifest
-    ):
+        self, assembly: Assembly, output: Path, log: Log, tracker: Accelerator, photos: Photos,
+        train_set: Manifest,
+    ):  # fmt: skip
         self.assembly, self.output, self.log = assembly, output, log
         self.recipe, self.model = assembly.recipe, assembly.model
         self.photos = photos
@@ -101,12 +133,11 @@ class _Run:
             output / "tokenizer.json",
             photos=self.recipe.validation.photos,
         )
-        tracker = Accelerator(log_with="all", project_dir=output)
         tracker.init_trackers("logs")
         best = BestBundle(
             assembly, train_set, output, validator.features(self.model.eval(), COMPARED)
         )
-        self.metrics = Metrics(output / "metrics.jsonl")
+        self.metrics = Metrics(output / "metrics.jsonl", writes=tracker.is_main_process)
         self.desk = Desk(output, log, self.metrics, tracker, validator, best)
         self.found = checkpoint.latest(output)
         self.metrics.keep_until(self._done())
@@ -116,7 +147,9 @@ class _Run:
         standing = self._stage(self._captions(), first=Standing(stage="captions", step=0))
         steps = standing.step
         if self.recipe.self_critical.steps:
-            best = safetensors.torch.load_file(checkpoint.first_stage(self.output))
+            with self.desk.tracker.main_process_first():
+                path = checkpoint.first_stage(self.output)
+            best = safetensors.torch.load_file(path)
             self.model.load_state_dict(best)
             first = Standing(
                 stage="reward", step=0, best=standing.best, best_step=standing.best_step
@@ -126,7 +159,8 @@ class _Run:
                 share=self.recipe.self_critical.blend,
             )  # fmt: skip
             steps += standing.step
-        draw_curves(self.metrics.rows, self.output / "curves.png", title=self.recipe.name)
+        if self.desk.tracker.is_main_process:
+            draw_curves(self.metrics.rows, self.output / "curves.png", title=self.recipe.name)
         self.desk.tracker.end_training()
         return Outcome(self.desk.best.folder, standing.best, standing.best_step, steps)
 
@@ -134,10 +168,9 @@ class _Run:
         self, stage: Stage, *, first: Standing,
         first_stage: dict[str, torch.Tensor] | None = None, share: float = 1.0,
     ) -> Standing:  # fmt: skip
-        training, validation = self.recipe.training, self.recipe.validation
+        validation = self.recipe.validation
         accelerator = Accelerator(
-            mixed_precision="no" if training.precision == "float32" else training.precision,
-            gradient_accumulation_steps=stage.accumulate,
+            mixed_precision=_precision(self.recipe), gradient_accumulation_steps=stage.accumulate
         )
         standing = first
         run = StageRun(stage, accelerator)
@@ -235,15 +268,9 @@ class _Run:
 
 
 def _tokenised(assembly: Assembly, photos: tuple[Photo, ...]) -> Examples:
-    description = assembly.description
-    model = assembly.model
-    positions = getattr(model.language_model, "positions", None)
-    room = None
-    if isinstance(positions, int):
-        room = positions - description.prefix.rows - model.prompt_length
     return tokenise(
         photos,
         assembly.tokens,
         max_tokens=assembly.recipe.data.max_tokens,
-        positions=room,
+        positions=caption_room(assembly.model, assembly.description.prefix.rows),
     )

@@ -28,6 +28,8 @@ from capsmith.training.validation import Score, Validator, collapse
 Log = Callable[[str], None]
 
 _LOG_EVERY_S = 10.0
+_RECORD_EVERY = 20
+"""Steps between rows of losses: by steps and not by time, so that runs can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +76,41 @@ class Watching:
         steps = self.run.stage.steps
         is_last = step == steps
         validates = is_last or step % self.every == 0
+        is_kept = validates or step % self.validation.checkpoint_every == 0
         if validates or time.monotonic() - self._logged > _LOG_EVERY_S:
-            self._report(step, learning_rate)
+            self._tell_pace(step)
+        if is_kept or step % _RECORD_EVERY == 0:
+            self._record(step, learning_rate)
         self.standing = replace(self.standing, step=step)
         if validates:
             self._validate(step)
             (self.standing,) = broadcast_object_list([self.standing])
         patience = self.validation.patience
         is_over = is_last or (0 < patience <= self.standing.stale)
-        if validates or step % self.validation.checkpoint_every == 0:
+        if is_kept:
             self._save(is_over)
         return not is_over
 
-    def _report(self, step: int, learning_rate: float) -> None:
-        """The mean of each loss since the last report, and how long the stage still takes."""
-        self._logged = time.monotonic()
+    def _record(self, step: int, learning_rate: float) -> None:
+        """Write the mean of each loss since the last row."""
         means = {name: value / self._count for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
-        loss = sum(means.values())
         stage = self.run.stage
         self.desk.metrics.add(
-            stage=stage.name, step=step, loss=loss, learning_rate=learning_rate, **means
-        )
+            stage=stage.name, step=step, loss=sum(means.values()), learning_rate=learning_rate,
+            **means,
+        )  # fmt: skip
         self.desk.tracker.log(
             {f"{stage.name}/{name}": value for name, value in means.items()}
             | {f"{stage.name}/learning_rate": learning_rate},
             step=step,
         )
+
+    def _tell_pace(self, step: int) -> None:
+        """Say the loss of the last steps, and how long the stage still takes."""
+        self._logged = time.monotonic()
+        loss = sum(self._sums.values()) / self._count
+        stage = self.run.stage
         pace = (time.monotonic() - self._began) / max(1, step - (self._began_at or 0))
         left = pace * (stage.steps - step)
         self.desk.log(
