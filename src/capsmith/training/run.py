@@ -58,6 +58,11 @@ def train(
     holds a run of another recipe, and what data, encoder, tokenizer and language model raise.
     """
     train_set, validation_set = read_splits(recipe.data, base)
+    if recipe.self_critical.steps and len(train_set.languages) > 1:
+        raise ConfigError(
+            f"self_critical learns one language, and the captions are in"
+            f" {', '.join(train_set.languages)}; set self_critical.steps to 0"
+        )
     tracker = _tracker(recipe, output)
     if not tracker.is_main_process:
         log = _say_nothing

@@ -22,6 +22,7 @@ from capsmith.runtime.engine import Floats
 from capsmith.runtime.tokenizer import Tokenizer
 from capsmith.training.batches import Inputs
 from capsmith.training.examples import Draw, Examples
+from capsmith.training.loop import DivergedError
 from capsmith.training.objectives import features_of
 
 _BATCH = 32
@@ -42,7 +43,8 @@ class Score:
 
 
 class Validator:
-    """Captions and scores the photos of the validation split, each language by its own captions.
+    """Captions and scores photos of the validation split, each in the first of the captioner's
+    languages that it has captions in.
 
     Raises `DataError` where the split is empty.
     """
@@ -61,6 +63,7 @@ class Validator:
         self.examples, self.inputs, self.description = examples, inputs, description
         self.tokenizer = Tokenizer(tokenizer, description.text)
         self.count = min(photos, len(examples.photos))
+        self._languages = [_language(photo, description.languages) for photo in self.photos]
 
     @property
     def photos(self) -> Sequence[Photo]:
@@ -71,60 +74,78 @@ class Validator:
         """Features float32 (n, k, d) of the first photos."""
         size = min(limit, self.count)
         with torch.no_grad():
-            made: Floats = features_of(model, self._inputs(model, 0, size)).cpu().numpy()
+            made: Floats = features_of(model, self._inputs(model, range(size))).cpu().numpy()
         return made
 
     @torch.no_grad()
     def score(self, model: CaptionModel) -> Score:
-        """Loss and scores of a captioner in evaluation mode."""
-        language = self.description.languages[0]
-        rules, _ = resolve_limits(None, language, bundle=self.description, tokenizer=self.tokenizer)
-        device = next(model.parameters()).device
-        engine = TorchEngine(model.reader, vocab_size=model.reader.vocab_size, device=str(device))
+        """Loss and scores of a captioner in evaluation mode.
+
+        Raises `DivergedError` where the loss is not a number.
+        """
         losses: list[tuple[float, int]] = []
-        captions: list[str] = []
-        for first in range(0, self.count, _BATCH):
-            last = min(first + _BATCH, self.count)
-            features = features_of(model, self._inputs(model, first, last))
-            prefix = model.mapper(features).float().cpu().numpy()
-            strategy = self.description.decoding.strategy
-            for hypotheses in decode(engine, prefix, strategy, rules):
-                captions.append(self.tokenizer.decode(hypotheses[0].token_ids))
-            losses.append(self._loss(model, features, first, last))
+        captions: dict[int, str] = {}
+        for language in dict.fromkeys(self._languages):
+            chosen = [i for i in range(self.count) if self._languages[i] == language]
+            for first in range(0, len(chosen), _BATCH):
+                part = chosen[first : first + _BATCH]
+                features = features_of(model, self._inputs(model, part))
+                losses.append(self._loss(model, features, part))
+                found = self._captions(model, features, language)
+                captions |= dict(zip(part, found, strict=True))
+        texts = [captions[i] for i in range(self.count)]
+        spoken = list(zip(self._languages, texts, self.photos, strict=True))
         tokens = sum(count for _, count in losses)
-        references = [
-            [separated(text, language) for text in photo.texts(language)] for photo in self.photos
-        ]
         return Score(
             loss=sum(loss * count for loss, count in losses) / max(1, tokens),
-            report=report([separated(text, language) for text in captions], references),
-            captions=tuple(captions),
+            report=report(
+                [separated(text, language) for language, text, _ in spoken],
+                [[separated(t, language) for t in p.texts(language)] for language, _, p in spoken],
+            ),
+            captions=tuple(texts),
         )
 
-    def _inputs(self, model: CaptionModel, first: int, last: int) -> torch.Tensor:
-        draw = Draw(tuple(range(first, last)), (), ())
+    def _captions(self, model: CaptionModel, features: torch.Tensor, language: str) -> list[str]:
+        rules, _ = resolve_limits(None, language, bundle=self.description, tokenizer=self.tokenizer)
+        engine = TorchEngine(
+            model.reader, vocab_size=model.reader.vocab_size, device=str(features.device)
+        )
+        prefix = model.mapper(features).float().cpu().numpy()
+        found = decode(engine, prefix, self.description.decoding.strategy, rules)
+        return [self.tokenizer.decode(hypotheses[0].token_ids) for hypotheses in found]
+
+    def _inputs(self, model: CaptionModel, photos: Sequence[int]) -> torch.Tensor:
         device = next(model.parameters()).device
-        return self.inputs(self.examples, draw, (0,)).to(device)
+        return self.inputs(self.examples, Draw(tuple(photos), (), ()), (0,)).to(device)
 
     def _loss(
-        self, model: CaptionModel, features: torch.Tensor, first: int, last: int
+        self, model: CaptionModel, features: torch.Tensor, photos: Sequence[int]
     ) -> tuple[float, int]:
+        """Mean loss of a token of the photos' captions, and how many tokens they have."""
         lines = [
-            (i, self.examples.lines[k])
-            for i in range(first, last)
-            for k in self.examples.of_photo[i]
+            (row, self.examples.lines[k])
+            for row, photo in enumerate(photos)
+            for k in self.examples.of_photo[photo]
         ]
         tokens, mask = model.tensors(
             [line.ids for _, line in lines], languages=[line.language for _, line in lines]
         )
-        owner = torch.tensor([index - first for index, _ in lines])
         loss = model.loss(
             features,
             tokens.to(features.device),
             mask.to(features.device),
-            owner.to(features.device),
+            torch.tensor([row for row, _ in lines]).to(features.device),
         )
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss of validation photos is {loss.item()}; lower training.learning_rate"
+            )
         return float(loss), int(mask.sum()) - len(lines) * model.prompt_length
+
+
+def _language(photo: Photo, languages: Sequence[str]) -> str:
+    """The first of the captioner's languages that the photo has captions in."""
+    return next((name for name in languages if photo.texts(name)), languages[0])
 
 
 def collapse(captions: Sequence[str]) -> str | None:
