@@ -1,89 +1,60 @@
-"""The photos and captions that the embedded captioner is trained on, read from their tars.
+"""The photos that the embedded captioner is trained on and measured on, by set.
 
 Sets: `flickr8k` (train and extra), `coco`, `coco1` (one caption a photo), `pascal`; held out:
-`val-flickr8k`, `val-coco`, `val-pascal` (the first five photos by name of each category).
+`val-flickr8k`, `val-coco`, `val-pascal` (those of `pascal-val.txt`: the first five by name of each
+category; the first five captions of each).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
+from capsmith.data.manifest import Photo
+from capsmith.data.sources import DataSource, read_data
+from capsmith.runtime.pictures import open_picture
+
 TRAIN = ("flickr8k", "coco", "coco1", "pascal")
 VALIDATION = ("val-flickr8k", "val-coco", "val-pascal")
-HELD_OUT_A_CATEGORY = 5
+_REFERENCES = 5
 
-_TARS = {
-    "flickr8k": ["flickr8k/train-0*.tar", "flickr8k/extra.tar"],
-    "coco": ["coco/train.tar"],
-    "coco1": ["coco/one_caption.tar"],
-    "pascal": ["pascal/train.tar"],
-    "val-flickr8k": ["flickr8k/val.tar"],
-    "val-coco": ["coco/images.tar"],
-    "val-pascal": ["pascal/train.tar"],
+_FLICKR8K = DataSource(
+    path="flickr8k/captions.txt", splits={"val": "flickr8k/Flickr_8k.devImages.txt"}
+)
+_PASCAL = DataSource(
+    path="pascal/captions.csv", splits={"val": str(Path(__file__).with_name("pascal-val.txt"))}
+)
+_SOURCES = {
+    "flickr8k": _FLICKR8K,
+    "coco": DataSource(path="coco/train_captions.json"),
+    "coco1": DataSource(path="coco/one_caption.csv"),
+    "pascal": _PASCAL,
+    "val-flickr8k": _FLICKR8K,
+    "val-coco": DataSource(path="coco/captions.json", split="val"),
+    "val-pascal": _PASCAL,
 }
 
 
+@cache
+def read_set(data: Path, name: str) -> tuple[Photo, ...]:
+    """The photos of a set, in the order of its captions; `data` is the folder of all sets."""
+    split = "val" if name in VALIDATION else ""
+    found = read_data([_SOURCES[name]], base=data.resolve()).of_split(split).photos
+    if name != "val-pascal":
+        return found
+    return tuple(replace(photo, captions=photo.captions[:_REFERENCES]) for photo in found)
+
+
 def captions(data: Path, name: str) -> dict[str, list[str]]:
-    """File name -> captions of one set, in the order of its caption file."""
-    if name in ("coco", "val-coco"):
-        file = data / "coco" / ("train_captions.json" if name == "coco" else "captions.json")
-        return _coco_captions(file)
-    if name == "coco1":
-        return _csv_captions(data / "coco" / "one_caption.csv")
-    if name in ("pascal", "val-pascal"):
-        return _pascal_captions(data / "pascal", held_out=name == "val-pascal")
-    lists = ["devImages"] if name == "val-flickr8k" else ["trainImages", "extra"]
-    every = _csv_captions(data / "flickr8k" / "captions.txt")
-    wanted: list[str] = []
-    for which in lists:
-        file_name = "extraImages.txt" if which == "extra" else f"Flickr_8k.{which}.txt"
-        wanted += (data / "flickr8k" / file_name).read_text().split()
-    return {photo: every[photo] for photo in wanted}
-
-
-def _coco_captions(file: Path) -> dict[str, list[str]]:
-    content = json.loads(file.read_text())
-    names = {image["id"]: image["file_name"] for image in content["images"]}
-    found: dict[str, list[str]] = {name: [] for name in names.values()}
-    for row in content["annotations"]:
-        found[names[row["image_id"]]].append(row["caption"])
-    return found
-
-
-def _csv_captions(file: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    with file.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            found.setdefault(row["image"], []).append(row["caption"])
-    return found
-
-
-def _pascal_captions(folder: Path, held_out: bool) -> dict[str, list[str]]:
-    categories: dict[str, list[str]] = {}
-    for name, category in sorted(json.loads((folder / "categories.json").read_text()).items()):
-        categories.setdefault(category, []).append(name)
-    kept = {name for names in categories.values() for name in names[:HELD_OUT_A_CATEGORY]}
-    every = _csv_captions(folder / "captions.csv")
-    if held_out:
-        return {name: every[name][:5] for name in sorted(kept)}
-    return {name: lines for name, lines in every.items() if name not in kept}
+    """File name -> captions of one set."""
+    return {photo.id: list(photo.texts()) for photo in read_set(data, name)}
 
 
 def photos(data: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-    """(file name, RGB picture) of every captioned photo of a set, in the order of its tars."""
-    wanted = captions(data, name)
-    for pattern in _TARS[name]:
-        for path in sorted(data.glob(pattern)):
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    stream = tar.extractfile(member) if member.isfile() else None
-                    if stream is None or member.name not in wanted:
-                        continue
-                    yield member.name, Image.open(io.BytesIO(stream.read())).convert("RGB")
+    """(file name, RGB picture) of every photo of a set."""
+    for photo in read_set(data, name):
+        yield photo.id, open_picture(photo.source.picture())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,8 @@ from capsmith import strict_json
 from capsmith.errors import ConfigError
 from capsmith.models.bert_mapper import BertMapper
 from capsmith.models.gpt2 import GPT2, GPT2Config
-from capsmith.models.language_models import CrossAttentionDecoder
+from capsmith.models.hinted_mapper import HintedGridMapper
+from capsmith.models.language_models import CrossAttentionConfig, CrossAttentionDecoder
 from capsmith.models.llama import Llama, LlamaConfig
 from capsmith.models.mappers import LinearMapper, Mapper, MLPMapper
 from capsmith.models.recurrent import RecurrentConfig, RecurrentModel
@@ -23,19 +24,6 @@ from capsmith.models.transformer_mappers import (
     TransformerMapper,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossAttentionConfig:
-    """Sizes of a `CrossAttentionDecoder`."""
-
-    vocab_size: int
-    width: int = 320
-    layers: int = 2
-    heads: int = 5
-    positions: int = 40
-    dropout: float = 0.1
-
-
 MAPPERS: Mapping[str, type[Mapper]] = {
     "linear": LinearMapper,
     "mlp": MLPMapper,
@@ -44,6 +32,7 @@ MAPPERS: Mapping[str, type[Mapper]] = {
     "encoder": EncoderMapper,
     "bert": BertMapper,
     "grid": GridMapper,
+    "hinted-grid": HintedGridMapper,
 }
 
 LANGUAGE_MODELS: Mapping[str, type[Any]] = {
@@ -78,7 +67,18 @@ def build_language_model(kind: str, sizes: Mapping[str, object]) -> nn.Module:
         return Llama(config)
     if isinstance(config, RecurrentConfig):
         return RecurrentModel(config)
-    return CrossAttentionDecoder(**asdict(config))
+    return CrossAttentionDecoder(config)
+
+
+def architecture_of(mapper: Mapper, language_model: Any) -> dict[str, dict[str, Any]]:
+    """The names and sizes that `build_mapper` and `build_language_model` make the two again of."""
+    config = language_model.config
+    kinds = {kind: name for name, kind in MAPPERS.items()}
+    families = {kind: name for name, kind in LANGUAGE_MODELS.items()}
+    return {
+        "mapper": {"kind": kinds[type(mapper)], **asdict(mapper.config)},
+        "language_model": {"kind": families[type(config)], **asdict(config)},
+    }
 
 
 def _named(table: Mapping[str, Any], kind: str, what: str) -> Any:

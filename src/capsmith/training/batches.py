@@ -58,13 +58,25 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredInputs:
-    """Features of a store."""
+    """Features of stores, each of another view of the photos; one of them is drawn.
 
-    store: FeatureStore
+    mirror: features are maps (channels, places) of a square, half of which are mirrored.
+    """
 
-    def __call__(self, examples: Examples, draw: Draw, seed: tuple[int, ...]) -> Tensor:  # noqa: ARG002
+    stores: tuple[FeatureStore, ...]
+    mirror: bool = False
+
+    def __call__(self, examples: Examples, draw: Draw, seed: tuple[int, ...]) -> Tensor:
         """Features float32 (B, k, d)."""
-        return torch.from_numpy(self.store.features([examples.photos[i].id for i in draw.photos]))
+        rng = random.Random(repr(seed))
+        store = self.stores[rng.randrange(len(self.stores))]
+        made = torch.from_numpy(store.features([examples.photos[i].id for i in draw.photos]))
+        if self.mirror:
+            side = round(made.shape[2] ** 0.5)
+            chosen = torch.tensor([rng.random() < 0.5 for _ in draw.photos])
+            maps = made[chosen].view(-1, made.shape[1], side, side)
+            made[chosen] = maps.flip(3).flatten(2)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ import torch
 from capsmith.bundle import Bundle, read_bundle
 from capsmith.data.manifest import Manifest
 from capsmith.data.store import FeatureStore, read_description
+from capsmith.errors import ConfigError
 from capsmith.export.captioner import Bits, Papers, export_captioner, write_encoder
-from capsmith.models.encoder_names import open_encoder
 from capsmith.models.policies import finished
 from capsmith.runtime.engine import Floats
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, put_together
+from capsmith.training.config import Recipe
+from capsmith.training.objectives import features_of
 from capsmith.training.report import model_card
 from capsmith.training.validation import Score
 
@@ -31,8 +33,10 @@ class BestBundle:
     An encoder that does not train is exported once, to OUTPUT/encoder.onnx.
     """
 
-    def __init__(self, assembly: Assembly, train: Manifest, output: Path, features: Floats):
-        self.assembly, self.train, self.features = assembly, train, features
+    def __init__(
+        self, assembly: Assembly, train: Manifest, output: Path, features: Floats, *, base: Path
+    ):
+        self.assembly, self.train, self.features, self.base = assembly, train, features, base
         self.folder = output / "best"
         self._graph = output / "encoder.onnx"
 
@@ -44,10 +48,7 @@ class BestBundle:
         temporary, old = (self.folder.with_name(f".best.{name}") for name in ("new", "old"))
         for folder in (temporary, old):
             shutil.rmtree(folder, ignore_errors=True)
-        papers = Papers(
-            card=model_card(assembly.recipe, self.train, assembly.model, score),
-            licence=f"{assembly.recipe.licence}\n",
-        )
+        card = model_card(assembly.recipe, self.train, assembly.model, score)
         export_captioner(
             finished(assembly.model),
             assembly.encoder,
@@ -55,7 +56,7 @@ class BestBundle:
             replace(assembly.description, provenance=provenance(assembly, score)),
             temporary,
             features=self.features,
-            papers=papers,
+            papers=_papers(assembly.recipe, self.base, card),
             encoder_graph=self._graph if assembly.model.encoder is None else None,
         )
         if self.folder.exists():
@@ -67,10 +68,27 @@ class BestBundle:
 def provenance(assembly: Assembly, score: Score | None) -> dict[str, str]:
     """Facts of a bundle about its making."""
     sources = ", ".join(Path(source.path).name for source in assembly.recipe.data.sources)
-    facts = {"recipe": assembly.recipe.name, "data": sources}
+    facts = {**assembly.description.provenance, "recipe": assembly.recipe.name, "data": sources}
     if score is not None:
         facts["validation"] = f"CIDEr-D {score.cider:.4f} on {score.report.photos} photos"
     return facts
+
+
+def _papers(recipe: Recipe, base: Path, card: str) -> Papers:
+    """A bundle's texts: the recipe's own files, or the card and the licence in one line."""
+    files = recipe.papers
+
+    def read(name: str, otherwise: str) -> str:
+        try:
+            return (base / name).read_text(encoding="utf-8") if name else otherwise
+        except OSError as error:
+            raise ConfigError(f"{base / name}: cannot be read: {error.strerror}") from None
+
+    return Papers(
+        card=read(files.card, card),
+        licence=read(files.licence, f"{recipe.licence}\n"),
+        classes=read(files.classes, ""),
+    )
 
 
 def export_run(run: Path, bundle: Path, *, precision: Bits) -> Bundle:
@@ -79,21 +97,24 @@ def export_run(run: Path, bundle: Path, *, precision: Bits) -> Bundle:
     Its graphs are compared with the modules on the run's own photos, where their features are
     there. Raises `CheckpointError` for a folder that is no run, or has no best captioner yet.
     """
-    recipe, tokens = checkpoint.read_run(run)
-    assembly = put_together(recipe, tokens, open_encoder(recipe.encoder), is_dry=False)
+    known = checkpoint.read_run(run)
+    assembly = put_together(known.recipe, known.tokens, base=known.base)
     checkpoint.load_weights(assembly.model, run / "best.safetensors")
-    card, licence = (run / "best" / name for name in ("README.md", "LICENSE.md"))
-    known = read_bundle(run / "best")
+    card, licence, classes = (
+        path.read_text("utf-8") if path.exists() else ""
+        for path in (run / "best" / name for name in ("README.md", "LICENSE.md", "classes.txt"))
+    )
     return export_captioner(
         finished(assembly.model),
         assembly.encoder,
-        tokens.tokenizer,
-        replace(assembly.description, provenance=_without_parity(known.provenance)),
+        known.tokens.tokenizer,
+        replace(
+            assembly.description, provenance=_without_parity(read_bundle(run / "best").provenance)
+        ),
         bundle,
         features=_features(assembly, run),
-        papers=Papers(card=card.read_text("utf-8"), licence=licence.read_text("utf-8")),
+        papers=Papers(card=card, licence=licence, classes=classes),
         precision=precision,
-        encoder_graph=run / "best" / "encoder.onnx",
     )
 
 
@@ -102,7 +123,10 @@ def _features(assembly: Assembly, run: Path) -> Floats:
     folder = run / "features"
     if (folder / "store.json").exists():
         store = FeatureStore(folder, read_description(folder))
-        return store.features([photo for photo, _ in zip(store, range(COMPARED), strict=False)])
+        stored = store.features([photo for photo, _ in zip(store, range(COMPARED), strict=False)])
+        with torch.no_grad():
+            found: Floats = features_of(assembly.model, torch.from_numpy(stored)).numpy()
+        return found
     drawn = torch.randn(
         COMPARED, encoder.rows, encoder.width, generator=torch.Generator().manual_seed(0)
     )

@@ -7,7 +7,9 @@ the state after some step, whole or not at all.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,23 +42,27 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenFacts:
-    """Which tokens of `tokenizer.json` are special, and the languages of the captions."""
+class RunFacts:
+    """Which tokens of `tokenizer.json` are special, the languages of the captions, and the folder
+    that the recipe's paths are relative to, seen from the run's."""
 
     start: tuple[int, ...]
     end: int
     never: tuple[int, ...]
-    languages: dict[str, int]
+    languages: Mapping[str, int]
+    recipe_folder: str
 
 
-def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens) -> None:
-    """Begin a run's folder."""
+def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens, base: Path) -> None:
+    """Begin a run's folder; `base` is the folder that the recipe's paths are relative to."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = TokenFacts(
-        start=tokens.start, end=tokens.end, never=tokens.never, languages=tokens.languages
-    )
+    place = os.path.relpath(base.resolve(), folder.resolve())
+    facts = RunFacts(
+        start=tokens.start, end=tokens.end, never=tokens.never, languages=tokens.languages,
+        recipe_folder=place,
+    )  # fmt: skip
     atomic.write_text(folder / "tokenizer.json", tokens.tokenizer.to_str())
-    atomic.write_text(folder / "tokens.json", json.dumps(asdict(facts), indent=1) + "\n")
+    atomic.write_text(folder / "run.json", json.dumps(asdict(facts), indent=1) + "\n")
     atomic.write_text(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
@@ -65,15 +71,24 @@ def is_run(folder: Path) -> bool:
     return (folder / "recipe.json").is_file()
 
 
-def read_run(folder: Path) -> tuple[Recipe, CaptionTokens]:
-    """The recipe and the tokens of a run; raises `CheckpointError`."""
-    recipe_file, tokens_file = folder / "recipe.json", folder / "tokens.json"
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run that was begun: its recipe, the folder of the recipe's paths, its tokens."""
+
+    recipe: Recipe
+    base: Path
+    tokens: CaptionTokens
+
+
+def read_run(folder: Path) -> KnownRun:
+    """Read what `write_run` wrote; raises `CheckpointError`."""
+    recipe_file, facts_file = folder / "recipe.json", folder / "run.json"
     try:
         recipe = parse_recipe(
             strict_json.read_object(recipe_file, max_bytes=_MAX_BYTES), recipe_file
         )
         facts = strict_json.parse(
-            TokenFacts, strict_json.read_object(tokens_file, max_bytes=_MAX_BYTES)
+            RunFacts, strict_json.read_object(facts_file, max_bytes=_MAX_BYTES)
         )
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
     except OSError as error:
@@ -92,7 +107,7 @@ def read_run(folder: Path) -> tuple[Recipe, CaptionTokens]:
         never=facts.never,
         languages=facts.languages,
     )
-    return recipe, tokens
+    return KnownRun(recipe, folder / facts.recipe_folder, tokens)
 
 
 def latest(folder: Path) -> tuple[Path, Standing] | None:

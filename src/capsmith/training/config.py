@@ -15,6 +15,7 @@ import yaml
 from capsmith import strict_json
 from capsmith.bundle import Decoding, TextRules
 from capsmith.data.sources import DataSource
+from capsmith.data.store import Precision
 from capsmith.errors import ConfigError
 from capsmith.models.encoder_names import EncoderSpec
 from capsmith.models.policies import Policy
@@ -66,13 +67,19 @@ class FeatureConfig:
     texts      CapDec: embeddings of the captions themselves, with noise; no photo is read but for
                validation
 
-    store: a folder made by `capsmith embed` (default: one in the output folder). augment: crop,
-    mirror and colour photos at random; needs pixels. workers: processes that decode them. noise,
-    variance: of "texts", see `text_only.with_noise`.
+    store: a folder made by `capsmith embed` (default: one in the output folder). depth: store what
+    the encoder's first blocks make of a photo, so many; the others train with the captioner where
+    the policy is "all". views: store so many versions of each training photo, all but the first
+    cut, mirrored and coloured at random. dtype: of what is stored. augment: the same at every step;
+    needs pixels. workers: processes that decode them. noise, variance: of "texts", see
+    `text_only.with_noise`.
     """
 
     source: Literal["stored", "pixels", "texts"] = "stored"
     store: str = ""
+    depth: int = 0
+    views: int = 1
+    dtype: Precision = "float32"
     augment: bool = False
     workers: int = 0
     noise: Noise = "gaussian"
@@ -84,7 +91,8 @@ class TokenizerConfig:
     """Tokens of the captions.
 
     bpe         byte-level BPE trained on the captions, at most `vocab_size` tokens
-    words       whole words, those that at least `least_seen` captions have
+    words       whole words, those that at least `least_seen` captions of photos have, or
+                `least_seen_in_text` captions with and without a photo (0: none more)
     pretrained  that of the language model `name`; end: its token that ends a caption, by default
                 the one that the tokenizer names so
     """
@@ -92,6 +100,7 @@ class TokenizerConfig:
     kind: Literal["bpe", "words", "pretrained"] = "bpe"
     vocab_size: int = 4000
     least_seen: int = 4
+    least_seen_in_text: int = 0
     name: str = ""
     end: str = ""
 
@@ -131,6 +140,23 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Losses beside that of the captions; each number is a weight, and 0 leaves it out.
+
+    tags: telling from the first row of the features which of the `tag_words` most frequent words
+    a photo's captions have (Wu et al. 2016 caption from such attributes). classes: staying with
+    the published encoder's ImageNet classes while the encoder trains (an efficientnet-lite's).
+    texts: captions without photos, `texts_a_step`, read after hints in words (mapper hinted-grid).
+    """
+
+    tags: float = 0.0
+    tag_words: int = 1000
+    classes: float = 0.0
+    texts: float = 0.0
+    texts_a_step: int = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCritical:
     """A second stage on CIDEr-D (Rennie et al. 2017); 0 steps is none.
 
@@ -164,6 +190,18 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaperFiles:
+    """Files of a bundle beside graphs and tokenizer: model card, licence, names of classes."""
+
+    card: str = ""
+    licence: str = ""
+    classes: str = ""
+
+
+_PLAIN = TextRules(lowercase_prompt=False, capitalise=False, final_period=False, join="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One captioner and its training.
 
@@ -171,20 +209,26 @@ class Recipe:
     its config but `input_width` and `width`, which follow from its neighbours. language_model:
     `kind`, one of `architectures.LANGUAGE_MODELS`, and the fields of its config but `vocab_size`;
     or `pretrained`, a name or folder. decoding: what a caller of the bundle gets who names
-    nothing.
+    nothing. start: a bundle, a run's folder or a name whose captioner is trained on: encoder,
+    mapper, language model, tokens and text rules are then its own. papers: files that take the
+    place of a bundle's written texts.
     """
 
     name: str
     data: DataConfig
-    encoder: EncoderSpec
-    mapper: Mapping[str, Any]
-    language_model: Mapping[str, Any]
     decoding: Decoding
-    text: TextRules
+    encoder: EncoderSpec = field(default_factory=lambda: EncoderSpec(family="shipped"))
+    mapper: Mapping[str, Any] = field(default_factory=dict)
+    language_model: Mapping[str, Any] = field(default_factory=dict)
+    text: TextRules = field(default_factory=lambda: _PLAIN)
+    start: str = ""
+    papers: PaperFiles = field(default_factory=lambda: PaperFiles())
+    version: str = "1.0.0"
     licence: str = "as that of its data; not stated"
     features: FeatureConfig = field(default_factory=FeatureConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     training: Training = field(default_factory=Training)
+    beside: Beside = field(default_factory=Beside)
     self_critical: SelfCritical = field(default_factory=SelfCritical)
     validation: Validation = field(default_factory=Validation)
 
@@ -253,7 +297,8 @@ _POSITIVE = (
     "training.batch", "training.accumulate", "training.learning_rate", "training.epochs",
     "training.rank", "training.clip", "validation.photos", "validation.checkpoint_every",
     "training.alpha", "self_critical.batch", "self_critical.learning_rate",
-    "tokenizer.vocab_size", "tokenizer.least_seen",
+    "tokenizer.vocab_size", "tokenizer.least_seen", "features.views", "beside.tag_words",
+    "beside.texts_a_step",
 )  # fmt: skip
 _SHARES = (
     "training.average", "training.label_smoothing", "training.encoder_pace",
@@ -263,6 +308,7 @@ _COUNTS = (
     "training.steps", "training.warmup", "training.captions_a_photo", "data.max_tokens",
     "self_critical.steps", "validation.every", "validation.patience", "validation.samples",
     "features.workers", "training.weight_decay", "features.variance", "training.seed",
+    "features.depth", "beside.tags", "beside.classes", "beside.texts",
 )  # fmt: skip
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -274,7 +320,15 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 
 def _check(recipe: Recipe, path: Path) -> None:
     """Raise `ConfigError` for values that fit their types and make no sense."""
-    wrong = next(chain(_out_of_range(recipe), _wrong_parts(recipe), _contradictions(recipe)), None)
+    wrong = next(
+        chain(
+            _out_of_range(recipe),
+            _wrong_parts(recipe),
+            _contradictions(recipe),
+            _wrong_beside(recipe),
+        ),
+        None,
+    )
     if wrong:
         raise ConfigError(f"{path}: {wrong}")
 
@@ -310,11 +364,24 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     features = recipe.features
     if features.augment and features.source != "pixels":
         yield "features.augment needs features.source: pixels"
-    if recipe.training.policy == "all" and features.source != "pixels":
-        yield "training.policy: all needs features.source: pixels"
+    if recipe.training.policy == "all" and features.source != "pixels" and not features.depth:
+        yield "training.policy: all needs features.source: pixels, or features.depth"
+    if (features.depth or features.views > 1) and features.source != "stored":
+        yield "features.depth and features.views need features.source: stored"
+    if features.store and features.views > 1:
+        yield "features.store is of one view; leave it out, or set features.views to 1"
     if recipe.self_critical.steps and recipe.self_critical.captions < 2:
         yield f"self_critical.captions is {recipe.self_critical.captions}; it must be 2 or more"
     if features.source == "texts" and recipe.self_critical.steps:
         yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
     if features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
         yield "features.source: texts needs encoder.output: embedding"
+
+
+def _wrong_beside(recipe: Recipe) -> Iterator[str]:
+    if recipe.beside.texts and recipe.mapper.get("kind") != "hinted-grid":
+        yield "beside.texts needs mapper.kind: hinted-grid"
+    if recipe.beside.classes and recipe.encoder.family != "efficientnet-lite":
+        yield "beside.classes needs encoder.family: efficientnet-lite"
+    if recipe.beside.classes and not recipe.features.depth:
+        yield "beside.classes needs features.depth: an encoder that trains"

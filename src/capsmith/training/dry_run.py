@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from capsmith.data.manifest import Manifest
+from capsmith.data.rows import CaptionLine, Place
 from capsmith.errors import DataError
 from capsmith.models.policies import trainable_names
 from capsmith.training.assembly import Assembly, assemble
@@ -30,15 +31,13 @@ def dry_run(recipe: Recipe, *, base: Path) -> Iterator[str]:
     Raises `ConfigError` for parts that do not fit together.
     """
     train, missing = _data(recipe, base)
-    captions = [text for photo in train.photos for text in photo.texts()]
-    captions = captions or list(_STAND_IN) * recipe.tokenizer.least_seen
     with torch.device("meta"):
-        assembly = assemble(recipe, captions, train.languages or ("en",), is_dry=True)
+        assembly = assemble(recipe, train, base=base, is_dry=True)
     yield f"recipe     {recipe.name}"
     if missing:
         yield f"data       not read ({missing}); {len(_STAND_IN)} built-in captions stand for it"
     else:
-        yield f"data       {len(train.photos):,} photos with {len(captions):,} captions to train on"
+        yield f"data       {len(train.photos):,} photos with {_captions(train):,} captions"
     yield _tokens_line(assembly)
     yield from _model_lines(assembly)
     yield from _cost_lines(assembly, None if missing else train)
@@ -48,7 +47,14 @@ def _data(recipe: Recipe, base: Path) -> tuple[Manifest, str]:
     try:
         return read_splits(recipe.data, base)[0], ""
     except DataError as error:
-        return Manifest(()), str(error)
+        place = Place(Path("built-in"))
+        lines = _STAND_IN * recipe.tokenizer.least_seen
+        stand_in = (CaptionLine(text=text, language="en", place=place) for text in lines)
+        return Manifest((), tuple(stand_in)), str(error)
+
+
+def _captions(train: Manifest) -> int:
+    return sum(len(photo.captions) for photo in train.photos)
 
 
 def _tokens_line(assembly: Assembly) -> str:

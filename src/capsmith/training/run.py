@@ -17,11 +17,11 @@ from capsmith.data.watch import Watch, unwatched
 from capsmith.errors import ConfigError
 from capsmith.evaluate.lexical import CiderD
 from capsmith.export.captioner import caption_room
-from capsmith.models.encoder_names import open_encoder
 from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
 from capsmith.training.batches import Batches, Inputs
+from capsmith.training.beside import losses_beside
 from capsmith.training.best import COMPARED, BestBundle
 from capsmith.training.checkpoint import Standing
 from capsmith.training.config import Recipe
@@ -32,6 +32,7 @@ from capsmith.training.objectives import CaptionObjective, RewardObjective
 from capsmith.training.report import Metrics, draw_curves
 from capsmith.training.schedule import Schedule
 from capsmith.training.splits import read_splits
+from capsmith.training.start import Start, open_start
 from capsmith.training.validation import Validator
 from capsmith.training.watching import Desk, Log, Watching
 
@@ -63,18 +64,20 @@ def train(
             f"self_critical learns one language, and the captions are in"
             f" {', '.join(train_set.languages)}; set self_critical.steps to 0"
         )
+    start = open_start(recipe, base)
     tracker = _tracker(recipe, output)
     if not tracker.is_main_process:
         log = _say_nothing
     with tracker.main_process_first():
-        assembly = _begin(recipe, output, train_set)
+        assembly = _begin(recipe, output, train_set, start, base)
     photos = prepare(
         assembly, train_set.photos, validation_set.photos,
         base=base, output=output, log=log, watch=watch,
     )  # fmt: skip
     for reason in photos.unreadable:
         log(f"left out: {reason}")
-    run = _Run(assembly, output, log, tracker, photos, replace(train_set, photos=photos.train))
+    train_set = replace(train_set, photos=photos.train)
+    run = _Run(assembly, output, log, tracker, photos, train_set, base=base)
     return run.all_stages()
 
 
@@ -101,35 +104,41 @@ def _say_nothing(_line: str) -> None:
     """The log of processes beside the main one."""
 
 
-def _begin(recipe: Recipe, output: Path, train_set: Manifest) -> Assembly:
+def _begin(
+    recipe: Recipe, output: Path, train_set: Manifest, start: Start | None, base: Path
+) -> Assembly:
     """The captioner of a new run, or with the tokens of one that is there.
 
     Its first weights are the same in both, as a run may be stopped before its first checkpoint.
     """
     torch.manual_seed(recipe.training.seed)
+    recipe = start.complete(recipe) if start else recipe
     if checkpoint.is_run(output):
-        known, tokens = checkpoint.read_run(output)
-        if known != recipe:
+        known = checkpoint.read_run(output)
+        if known.recipe != recipe:
             raise ConfigError(
                 f"{output}: holds a run of another recipe, or of other settings; choose a new"
                 " --output, or delete it"
             )
-        return put_together(recipe, tokens, open_encoder(recipe.encoder), is_dry=False)
-    captions = [text for photo in train_set.photos for text in photo.texts()]
-    captions += [line.text for line in train_set.texts]
-    assembly = assemble(recipe, captions, train_set.languages)
-    checkpoint.write_run(output, recipe, assembly.tokens)
+        assembly = put_together(recipe, known.tokens, base=base)
+    elif start:
+        assembly = put_together(recipe, start.tokens(), base=base)
+    else:
+        assembly = assemble(recipe, train_set, base=base)
+    if start:
+        start.fill(assembly.model)
+    checkpoint.write_run(output, recipe, assembly.tokens, base)
     return assembly
 
 
 class _Run:
     def __init__(
         self, assembly: Assembly, output: Path, log: Log, tracker: Accelerator, photos: Photos,
-        train_set: Manifest,
+        train_set: Manifest, *, base: Path,
     ):  # fmt: skip
         self.assembly, self.output, self.log = assembly, output, log
         self.recipe, self.model = assembly.recipe, assembly.model
-        self.photos = photos
+        self.photos, self.train_set = photos, train_set
         self.examples = _tokenised(assembly, photos.train)
         validator = Validator(
             _tokenised(assembly, photos.validation),
@@ -140,7 +149,11 @@ class _Run:
         )
         tracker.init_trackers("logs")
         best = BestBundle(
-            assembly, train_set, output, validator.features(self.model.eval(), COMPARED)
+            assembly,
+            train_set,
+            output,
+            validator.features(self.model.eval(), COMPARED),
+            base=base,
         )
         self.metrics = Metrics(output / "metrics.jsonl", writes=tracker.is_main_process)
         self.desk = Desk(output, log, self.metrics, tracker, validator, best)
@@ -198,7 +211,7 @@ class _Run:
 
     def _captions(self) -> Stage:
         training = self.recipe.training
-        inputs = training_inputs(self.assembly, self.photos, self.examples)
+        inputs = training_inputs(self.assembly, self.photos)
         order = Order(
             self.examples, batch=training.batch, captions_a_photo=training.captions_a_photo,
             seed=training.seed,
@@ -208,7 +221,11 @@ class _Run:
         )
         return Stage(
             name="captions",
-            objective=CaptionObjective(self.model, label_smoothing=training.label_smoothing),
+            objective=CaptionObjective(
+                self.model,
+                label_smoothing=training.label_smoothing,
+                beside=losses_beside(self.assembly, self.examples, self.train_set.texts),
+            ),
             batches=self._batches(order, inputs),
             steps=steps,
             learning_rate=training.learning_rate,
@@ -244,7 +261,7 @@ class _Run:
         return Stage(
             name="reward",
             objective=objective,
-            batches=self._batches(order, validation_inputs(self.assembly, self.photos)),
+            batches=self._batches(order, training_inputs(self.assembly, self.photos)),
             steps=settings.steps,
             learning_rate=settings.learning_rate,
             schedule=Schedule(steps=settings.steps, warmup=20, shape="cosine"),

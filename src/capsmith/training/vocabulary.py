@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import tokenizers
@@ -31,13 +31,18 @@ class CaptionTokens:
     start: tuple[int, ...]
     end: int
     never: tuple[int, ...]
-    languages: dict[str, int]
+    languages: Mapping[str, int]
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens."""
         size: int = self.tokenizer.get_vocab_size(with_added_tokens=True)
         return size
+
+    def words(self) -> list[str]:
+        """The text of every token, by id."""
+        vocabulary = self.tokenizer.get_vocab()
+        return sorted(vocabulary, key=vocabulary.__getitem__)
 
     def encode(self, caption: str) -> tuple[int, ...]:
         """Token ids of a caption, without start and end: as a prompt is encoded by the runtime."""
@@ -52,11 +57,13 @@ def build_tokens(
     config: TokenizerConfig,
     text: TextRules,
     captions: Sequence[str],
+    texts: Sequence[str],
     languages: Sequence[str],
     *,
     allow_download: bool = True,
 ) -> CaptionTokens:
-    """The tokens of a recipe; a tokenizer of one's own learns from `captions`.
+    """The tokens of a recipe; a tokenizer of one's own learns from the captions of photos and from
+    texts without a photo.
 
     allow_download: ask the hub for a pretrained one. Raises `ConfigError` where the tokenizer
     cannot do what the recipe asks, `CheckpointError` where a pretrained one cannot be had.
@@ -74,11 +81,16 @@ def build_tokens(
         return _pretrained(config, text, tokenizer)
     if config.kind == "words":
         start, end = "<start>", "<stop>"
-        tokenizer = train_words(captions, least_seen=config.least_seen)
+        tokenizer = train_words(
+            captions,
+            texts,
+            least_seen=config.least_seen,
+            least_seen_in_text=config.least_seen_in_text,
+        )
     else:
         start, end = bpe.START, bpe.END
         tokenizer = bpe.train_bpe(
-            captions, vocab_size=config.vocab_size, lowercase=text.lowercase_prompt
+            [*captions, *texts], vocab_size=config.vocab_size, lowercase=text.lowercase_prompt
         )
     tokenizer.add_special_tokens([f"<{language}>" for language in several])
     ids = tokenizer.get_vocab()
@@ -92,19 +104,34 @@ def build_tokens(
     )
 
 
-def train_words(captions: Iterable[str], *, least_seen: int) -> tokenizers.Tokenizer:
+def train_words(
+    captions: Iterable[str],
+    texts: Iterable[str] = (),
+    *,
+    least_seen: int,
+    least_seen_in_text: int = 0,
+) -> tokenizers.Tokenizer:
     """A tokenizer of lower-case words, punctuation left out, most frequent first.
 
-    Words that fewer than `least_seen` captions have are one token, which is never written. Raises
-    `ConfigError` where no word is left.
+    A word has a token where at least `least_seen` captions of photos have it, or, where that is
+    not 0, `least_seen_in_text` captions and texts together; others are one token, which is never
+    written. Raises `ConfigError` where no word is left.
     """
     normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("\u2019", "'")])
     splitter = pre_tokenizers.Split(tokenizers.Regex(_WORD), "removed", invert=True)
-    seen: Counter[str] = Counter()
-    for caption in captions:
-        found = splitter.pre_tokenize_str(normalizer.normalize_str(caption))
-        seen.update({word for word, _ in found})
-    words = sorted((w for w, n in seen.items() if n >= least_seen), key=lambda w: (-seen[w], w))
+
+    def count(lines: Iterable[str]) -> Counter[str]:
+        seen: Counter[str] = Counter()
+        for line in lines:
+            found = splitter.pre_tokenize_str(normalizer.normalize_str(line))
+            seen.update({word for word, _ in found})
+        return seen
+
+    seen = count(captions)
+    anywhere = seen + count(texts)
+    least = least_seen_in_text or float("inf")
+    kept = (word for word, times in anywhere.items() if seen[word] >= least_seen or times >= least)
+    words = sorted(kept, key=lambda word: (-anywhere[word], word))
     if not words:
         raise ConfigError(f"no word is in {least_seen} captions; lower tokenizer.least_seen")
     special = [PAD, "<start>", "<stop>", UNKNOWN]

@@ -10,6 +10,7 @@ from capsmith.errors import ConfigError  # noqa: E402
 from capsmith.models.architectures import (  # noqa: E402
     LANGUAGE_MODELS,
     MAPPERS,
+    architecture_of,
     build_language_model,
     build_mapper,
 )
@@ -20,6 +21,8 @@ MORE = {
     "bert": {"tokens": 2},
     "grid": {"input_rows": 3},
     "encoder": {"heads": 4},
+    # One row of the prefix is the hint, the others are the features'.
+    "hinted-grid": {"classes": 6, "words": 5, "hints": 1, "heads": 4},
 }
 
 
@@ -31,6 +34,16 @@ def test_mappers(kind: str) -> None:
     mapper = build_mapper(kind, sizes)
     assert type(mapper) is MAPPERS[kind]
     assert mapper(torch.zeros(2, 3, 16)).shape == (2, 4, 32)
+
+
+def test_an_architecture_says_how_it_is_built_again() -> None:
+    mapper = build_mapper("mlp", {"input_width": 16, "rows": 4, "width": 32, "normalise": True})
+    model = build_language_model("recurrent", {"vocab_size": 30, "width": 32, "cell": "gru"})
+    parts = architecture_of(mapper, model)
+    again = build_mapper(parts["mapper"].pop("kind"), parts["mapper"])
+    assert again.config == mapper.config
+    same = build_language_model(parts["language_model"].pop("kind"), parts["language_model"])
+    assert same.config == model.config
 
 
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)

@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from capsmith.models.engine import TorchEngine, TransformersEngine
 from capsmith.models.gpt2 import load_gpt2
-from capsmith.models.language_models import CrossAttentionDecoder
+from capsmith.models.language_models import CrossAttentionConfig, CrossAttentionDecoder
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import Want
 from capsmith.types import Beam, Contrastive, Greedy, Sample
@@ -59,7 +59,9 @@ def test_same_captions(strategy: Any) -> None:
 
 def engines() -> list[Any]:
     torch.manual_seed(0)
-    decoder = CrossAttentionDecoder(VOCABULARY, width=WIDTH, layers=2, heads=2, positions=32)
+    decoder = CrossAttentionDecoder(
+        CrossAttentionConfig(vocab_size=VOCABULARY, width=WIDTH, layers=2, heads=2, positions=32)
+    )
     return [*gpt2_engines(), TorchEngine(decoder.eval(), vocab_size=VOCABULARY)]
 
 

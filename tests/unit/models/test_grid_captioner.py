@@ -7,10 +7,10 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from capsmith.errors import ConfigError  # noqa: E402
 from capsmith.models.encoders import EfficientNetLite, load_efficientnet_lite, pooling  # noqa: E402
-from capsmith.models.language_models import CrossAttentionDecoder  # noqa: E402
-from capsmith.models.mappers import HintedGridMapper  # noqa: E402
-from capsmith.models.prefix_captioner import PrefixCaptioner  # noqa: E402
+from capsmith.models.hinted_mapper import HintedGridConfig, HintedGridMapper  # noqa: E402
+from capsmith.models.language_models import CrossAttentionConfig, CrossAttentionDecoder  # noqa: E402
 from capsmith.runtime.preprocess import to_pixels  # noqa: E402
 
 START, STOP, WORDS = 1, 2, 40
@@ -19,7 +19,8 @@ START, STOP, WORDS = 1, 2, 40
 @pytest.fixture
 def decoder():
     torch.manual_seed(0)
-    return CrossAttentionDecoder(WORDS, width=32, layers=2, heads=4, positions=16).eval()
+    config = CrossAttentionConfig(vocab_size=WORDS, width=32, layers=2, heads=4, positions=16)
+    return CrossAttentionDecoder(config).eval()
 
 
 @pytest.fixture
@@ -27,7 +28,11 @@ def mapper():
     torch.manual_seed(1)
     classes = torch.zeros(10, 4)
     classes[[0, 1, 2, 3, 4], [0, 0, 1, 2, 3]] = 1
-    return HintedGridMapper(classes, rows=5, width_in=24, width=32, hints=3, heads=4).eval()
+    made = HintedGridMapper(
+        HintedGridConfig(input_width=24, rows=8, width=32, classes=10, words=4, hints=3, heads=4)
+    )
+    made.class_words.copy_(classes)
+    return made.eval()
 
 
 def empty_states(decoder, rows):
@@ -130,22 +135,21 @@ def test_published_weights_give_the_published_network():
         torch.testing.assert_close(ours, peer(pixels), atol=1e-3, rtol=1e-3)
 
 
-def captioner():
+def test_a_split_encoder_trains_its_later_blocks_alone():
     torch.manual_seed(3)
-    encoder = EfficientNetLite("lite0", classes=10)
-    mapper = HintedGridMapper(torch.eye(10)[:, :4], width=32, hints=2, heads=4)
-    decoder = CrossAttentionDecoder(WORDS, width=32, layers=1, heads=4, positions=16)
-    return PrefixCaptioner(encoder, mapper, decoder, depth=14, tags=4).eval()
+    encoder = EfficientNetLite("lite0", classes=10).requires_grad_(False)
+    trunk, tail = encoder.split(14)
+    pixels = torch.randn(2, 3, 224, 224)
+    maps = trunk.eval()(pixels)
+    assert maps.shape == (2, trunk.rows, trunk.width)
+    torch.testing.assert_close(tail.eval()(maps), encoder(pixels))
+    tail.requires_grad_(True)
+    tail(maps).square().mean().backward()
+    trained = {name for name, p in encoder.named_parameters() if p.grad is not None}
+    assert {name.split(".")[1] for name in trained if name.startswith("blocks")} == {"14", "15"}
+    assert {name.split(".")[0] for name in trained} == {"blocks", "head"}
 
 
-def test_exactly_the_later_encoder_blocks_train():
-    model = captioner().train()
-    maps = model.encoder.trunk(torch.randn(2, 3, 224, 224), 14)
-    model.prefix(maps).square().mean().backward()
-    trained = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert {name.split(".")[2] for name in trained if name.startswith("encoder.blocks")} == {
-        "14",
-        "15",
-    }
-    assert not any(name.startswith(("encoder.stem", "encoder.classifier")) for name in trained)
-    assert any(name.startswith("encoder.head") for name in trained)
+def test_an_encoder_is_split_between_its_blocks():
+    with pytest.raises(ConfigError, match="blocks 1 to 16"):
+        EfficientNetLite("lite0").split(17)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from capsmith.models.gpt2 import GPT2, GPT2Config
-from capsmith.models.language_models import CrossAttentionDecoder
+from capsmith.models.language_models import CrossAttentionConfig, CrossAttentionDecoder
 from capsmith.models.llama import Llama, LlamaConfig
 from capsmith.models.recurrent import RecurrentConfig, RecurrentModel
 
@@ -37,7 +37,7 @@ def language_model(kind: str, *, seed: int = 0, **sizes: Any) -> nn.Module:
         model = RecurrentModel(RecurrentConfig(vocab_size=WORDS, **config | sizes))
     else:
         config = {"width": WIDTH, "layers": 2, "heads": 4, "positions": 32, "dropout": 0.0}
-        model = CrossAttentionDecoder(WORDS, **config | sizes)
+        model = CrossAttentionDecoder(CrossAttentionConfig(vocab_size=WORDS, **config | sizes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "norm" not in name:

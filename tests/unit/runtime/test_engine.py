@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from capsmith.errors import BundleError
 from capsmith.export.graphs import export_decoder
 from capsmith.models.engine import TorchEngine
-from capsmith.models.language_models import CrossAttentionDecoder
+from capsmith.models.language_models import CrossAttentionConfig, CrossAttentionDecoder
 from capsmith.runtime.decoding import Rules, decode
 from capsmith.runtime.engine import OnnxEngine, Want
 from capsmith.runtime.session import open_session
@@ -27,7 +27,9 @@ EVERYTHING = Want(top=5, logits=True, hidden=True)
 
 def random_decoder() -> CrossAttentionDecoder:
     torch.manual_seed(0)
-    module = CrossAttentionDecoder(VOCABULARY, WIDTH, layers=2, heads=4, positions=20).eval()
+    module = CrossAttentionDecoder(
+        CrossAttentionConfig(vocab_size=VOCABULARY, width=WIDTH, layers=2, heads=4, positions=20)
+    ).eval()
     for parameter in module.parameters():
         parameter.data.normal_(std=0.4)
     return module

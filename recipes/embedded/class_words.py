@@ -1,20 +1,19 @@
-"""The word vocabulary of the embedded captioner, and the words for the encoder's classes."""
+"""Write what ImageNet's 1,000 classes are called: class_words.json and classes.txt.
+
+    python recipes/embedded/class_words.py
+
+class_words.json has the words that people use. A class of which one common word is told
+(`_RANGES`, `_NAMES`) has that word; for the others stand the last words of its WordNet lemmas. The
+lemmas are those of `timm` (pip install --no-deps timm).
+"""
 
 from __future__ import annotations
 
-import lzma
+import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
-from capsmith.runtime.rules import Rules
-
-PAD, START, STOP, UNKNOWN = range(4)
-SPECIALS = ("<pad>", "<start>", "<stop>", "<unk>")
 _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*")
 
 # ImageNet's class numbers in WordNet order -> the word people use for all of them.
@@ -61,41 +60,6 @@ _NAMES = {
 }  # fmt: skip
 
 
-def split(caption: str) -> list[str]:
-    """Lower-case words of a caption, punctuation left out."""
-    return _WORD.findall(caption.lower().replace("’", "'"))
-
-
-def rules(longest: int) -> Rules:
-    """How captions of this vocabulary are decoded."""
-    return Rules(
-        prompt=(START,),
-        stop=frozenset({STOP}),
-        never=frozenset({PAD, START, UNKNOWN}),
-        forbidden=(),
-        min_tokens=0,
-        max_tokens=longest,
-        no_repeat_ngram=3,
-        repetition_penalty=1.0,
-    )
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of an xz-compressed text file."""
-    with lzma.open(path, "rt", encoding="utf-8") as stream:
-        return [line.strip() for line in stream if line.strip()]
-
-
-def vocabulary(
-    captions: Iterable[str], text: Iterable[str], least: int, least_text: int
-) -> list[str]:
-    """Special tokens, then the words seen `least` times with photos or `least_text` times."""
-    seen = Counter(word for caption in captions for word in split(caption))
-    anywhere = seen + Counter(word for caption in text for word in split(caption))
-    kept = [w for w, n in anywhere.items() if seen[w] >= least or n >= least_text]
-    return [*SPECIALS, *sorted(kept, key=lambda word: (-anywhere[word], word))]
-
-
 def class_names() -> list[list[str]]:
     """The WordNet lemmas of ImageNet's 1,000 classes, in class order (tables from `timm`)."""
     spec = find_spec("timm")  # only its tables: importing it would need torchvision
@@ -108,26 +72,22 @@ def class_names() -> list[list[str]]:
     return [lemmas[synset].lower().split(", ") for synset in synsets]
 
 
-def class_words(vocabulary: Sequence[str], least_rank: int = 4000) -> tuple[list[str], np.ndarray]:
-    """The words that name the encoder's classes, and float32 (1000, words) that says which.
+def entry(number: int, lemmas: list[str]) -> str | list[str]:
+    """What the file says of a class."""
+    ranges = (name for first, last, name in reversed(_RANGES) if first <= number <= last)
+    word = _NAMES.get(number) or next(ranges, None)
+    if word is not None:
+        return word
+    return list(dict.fromkeys(_WORD.findall(lemma)[-1] for lemma in lemmas))
 
-    A class without a word of its own among the vocabulary's `least_rank` most frequent has none.
-    """
-    common = set(vocabulary[len(SPECIALS) : least_rank])
-    rank = {word: index for index, word in enumerate(vocabulary)}
-    chosen: list[str | None] = []
-    for number, lemmas in enumerate(class_names()):
-        word = _NAMES.get(number) or next(
-            (name for first, last, name in reversed(_RANGES) if first <= number <= last), None
-        )
-        if word is None:
-            options = [split(lemma)[-1] for lemma in lemmas if split(lemma)]
-            options = [option for option in options if option in common]
-            word = min(options, key=rank.__getitem__, default=None)
-        chosen.append(word if word in rank else None)
-    words = sorted({word for word in chosen if word})
-    table = np.zeros((len(chosen), len(words)), np.float32)
-    for number, word in enumerate(chosen):
-        if word:
-            table[number, words.index(word)] = 1.0
-    return words, table
+
+def main() -> None:
+    entries = [json.dumps(entry(number, lemmas)) for number, lemmas in enumerate(class_names())]
+    text = "[\n" + ",\n".join(entries) + "\n]\n"
+    Path(__file__).with_name("class_words.json").write_text(text, encoding="utf-8")
+    names = "".join(f"{lemmas[0]}\n" for lemmas in class_names())
+    Path(__file__).with_name("classes.txt").write_text(names, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

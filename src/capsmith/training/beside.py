@@ -1,0 +1,171 @@
+"""Losses beside that of the captions, which teach the encoder, or words that photos lack."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from capsmith.data.rows import CaptionLine
+from capsmith.errors import ConfigError
+from capsmith.models.caption_model import CaptionModel
+from capsmith.models.encoders import EfficientNetLite, published_efficientnet_lite
+from capsmith.models.hinted_mapper import HintedGridMapper
+from capsmith.training.assembly import Assembly
+from capsmith.training.batches import Batch
+from capsmith.training.examples import Examples
+
+_RARE = -4.0
+"""First bias of a word's logit: most words are in few captions."""
+
+
+class WordTags(nn.Module):
+    """Tells from the first row of the features which frequent words a photo's captions have.
+
+    words: token ids. The loss is a sum over words, a mean over photos.
+    """
+
+    def __init__(self, examples: Examples, words: Sequence[int], width: int):
+        super().__init__()
+        self.examples = examples
+        self.place = {token: column for column, token in enumerate(words)}
+        self.dropout = nn.Dropout(0.2)
+        self.tell = nn.Linear(width, len(words))
+        nn.init.constant_(self.tell.bias, _RARE)
+
+    def forward(self, batch: Batch, features: Tensor) -> Tensor:
+        """The loss of features float32 (B, k, width)."""
+        told = self.tell(self.dropout(features[:, 0]))
+        shares = self._shares(batch).to(told.device)
+        loss = F.binary_cross_entropy_with_logits(told, shares, reduction="sum")
+        return loss / len(features)
+
+    def _shares(self, batch: Batch) -> Tensor:
+        """Share of each photo's captions that have each word, float32 (B, words)."""
+        shares = torch.zeros(len(batch.photos), len(self.place))
+        for row, photo in enumerate(batch.photos):
+            own = self.examples.of_photo[photo]
+            for line in own:
+                for token in set(self.examples.lines[line].ids):
+                    if token in self.place:
+                        shares[row, self.place[token]] += 1 / len(own)
+        return shares
+
+
+class KeptClasses(nn.Module):
+    """Stays with the classes that the published encoder sees, while the encoder trains.
+
+    Its copy of the encoder does not train, and is measured on a third of a batch.
+    """
+
+    def __init__(self, published: EfficientNetLite, depth: int):
+        super().__init__()
+        _, tail = published.split(depth)
+        self.tail, self.classifier = tail, published.classifier
+        self.requires_grad_(False)
+
+    def forward(self, batch: Batch, features: Tensor) -> Tensor:
+        """KL divergence of the classes of features float32 (B, k, width)."""
+        few = slice(0, max(1, len(features) // 3))
+        with torch.no_grad():
+            target = self.classifier(self.tail(batch.inputs[few])[:, 0]).softmax(1)
+        classes = self.classifier(features[few, 0]).log_softmax(1)
+        return F.kl_div(classes, target, reduction="batchmean")
+
+
+class TextsWithHints(nn.Module):
+    """Captions without photos, after hints as a classifier would give them: right ones and wrong.
+
+    texts: token ids of captions; hints: token -> number of a class word, plurals too.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[int]],
+        hints: dict[int, int],
+        *,
+        texts_a_step: int,
+        label_smoothing: float,
+    ):
+        super().__init__()
+        if not texts:
+            raise ConfigError(
+                "beside.texts has a weight, and the data has no captions without photo"
+            )
+        self.texts, self.hints = texts, hints
+        self.texts_a_step, self.label_smoothing = texts_a_step, label_smoothing
+
+    def forward(self, model: CaptionModel) -> Tensor:
+        """The loss of some captions; which ones follows from torch's seed."""
+        rng = random.Random(torch.initial_seed())
+        lines = rng.sample(self.texts, min(self.texts_a_step, len(self.texts)))
+        mapper = model.mapper
+        assert isinstance(mapper, HintedGridMapper)
+        probabilities, hints = self._draw_hints(lines, mapper.hints, rng)
+        device = mapper.no_photo.device
+        prefix, prefix_mask = mapper.of_words(probabilities.to(device), hints.to(device))
+        tokens, mask = model.tensors(lines)
+        return model.prefix_loss(
+            prefix, tokens.to(device), mask.to(device), prefix_mask=prefix_mask,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+
+    def _draw_hints(
+        self, lines: Sequence[Sequence[int]], size: int, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities float32 and words int64 (N, size), -1 where there is none."""
+        probabilities = torch.zeros(len(lines), size)
+        hints = torch.full((len(lines), size), -1)
+        total = max(self.hints.values()) + 1
+        for row, line in enumerate(lines):
+            named = dict.fromkeys(self.hints[token] for token in line if token in self.hints)
+            right = [(word, rng.uniform(0.1, 1.0)) for word in named if rng.random() < 0.8]
+            wrong = [(rng.randrange(total), rng.uniform(0, 0.3)) for _ in range(2)]
+            for place, (word, probability) in enumerate((right + wrong)[:size]):
+                hints[row, place], probabilities[row, place] = word, probability
+        return probabilities, hints
+
+
+def hint_tokens(words: Sequence[str], vocabulary: dict[str, int]) -> dict[int, int]:
+    """Token -> number of the class word that it is, or that it is the plural of."""
+    tokens = {vocabulary[word]: number for number, word in enumerate(words)}
+    for number, word in enumerate(words):
+        for plural in (f"{word}s", f"{word}es"):
+            if plural in vocabulary:
+                tokens.setdefault(vocabulary[plural], number)
+    return tokens
+
+
+def losses_beside(
+    assembly: Assembly, examples: Examples, texts: Sequence[CaptionLine]
+) -> dict[str, tuple[float, nn.Module]]:
+    """The losses beside the captions that a recipe asks for: name -> (weight, loss)."""
+    recipe, tokens = assembly.recipe, assembly.tokens
+    wanted, training = recipe.beside, recipe.training
+    losses: dict[str, tuple[float, nn.Module]] = {}
+    if wanted.tags:
+        specials = {*tokens.start, tokens.end, *tokens.never, *tokens.languages.values()}
+        words = [token for token in range(tokens.vocab_size) if token not in specials]
+        tags = WordTags(examples, words[: wanted.tag_words], assembly.encoder.width)
+        losses["tags"] = (wanted.tags, tags)
+    if wanted.classes:
+        published = published_efficientnet_lite(recipe.encoder.name, recipe.encoder.weights)
+        losses["classes"] = (wanted.classes, KeptClasses(published, recipe.features.depth))
+    if wanted.texts:
+        mapper = assembly.model.mapper
+        assert isinstance(mapper, HintedGridMapper)
+        lines = [tokens.encode(line.text) for line in texts]
+        if recipe.data.max_tokens:
+            lines = [line for line in lines if len(line) <= recipe.data.max_tokens]
+        hints = hint_tokens(mapper.names, tokens.tokenizer.get_vocab())
+        losses["texts"] = (
+            wanted.texts,
+            TextsWithHints(
+                lines, hints, texts_a_step=wanted.texts_a_step,
+                label_smoothing=training.label_smoothing,
+            ),
+        )  # fmt: skip
+    return losses
