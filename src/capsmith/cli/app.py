@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from capsmith import __version__
-from capsmith.cli import caption, data, embed, export, models, train
+from capsmith.cli import caption, data, embed, export, models, train, tune
 from capsmith.cli.output import ReaderGoneError, complain, escape_controls, use_utf8
 from capsmith.errors import CapsmithError
 
@@ -31,6 +31,7 @@ app.add_typer(data.app, name="data")
 app.command("embed")(embed.embed)
 app.command("fetch")(models.fetch)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("export")(export.export)
 
 

@@ -21,6 +21,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field: training.batch=32."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="Go on from a bundle, a run's folder or a name."
+        ),
+    ] = None,
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Show sizes, memory and steps; train nothing.")
     ] = False,
@@ -37,6 +43,9 @@ def train(
     require_training()
     from capsmith.training.config import read_recipe
 
+    if start is not None:
+        place = Path(start).resolve() if Path(start).exists() else start
+        changes = [*(changes or ()), f"start={place}"]
     found = read_recipe(recipe, changes or ())
     base = recipe.resolve().parent
     if is_dry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,19 @@ from capsmith.errors import BundleError
 from capsmith.runtime.session import check_graph
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, *, without: Collection[str] = ()) -> None:
     """Fill `module` with the weights of the graph at `path`, of any precision, to train it on.
 
-    Exact for float32; within the error of quantisation for the others. What a graph never holds,
-    the count of batches that a batch norm has seen, stays as it is. Raises `BundleError` for a
+    without: parameters that captioning does not use, so that no graph has them. Exact for float32;
+    within the error of quantisation for the others. What a graph never holds, the count of batches
+    that a batch norm has seen, stays as it is. Raises `BundleError` for a
     graph that lacks one of the module's parameters or has it in another shape.
     """
     check_graph(path)
     found = _weights(ir.load(path))
     state = module.state_dict()
     for name, tensor in state.items():
-        if not tensor.is_floating_point():
+        if name in without or not tensor.is_floating_point():
             continue
         if name not in found:
             raise BundleError(f"{path}: has no weight {name}; it is of another module")

@@ -36,6 +36,7 @@ class HintedGridMapper(Mapper):
 
     class_words: Tensor
     Config = HintedGridConfig
+    training_only = ("no_photo",)
 
     def __init__(self, config: HintedGridConfig) -> None:
         super().__init__(config)

@@ -36,6 +36,8 @@ class Mapper(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MapperConfig]] = MapperConfig
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Parameters that captioning does not use."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -205,6 +205,8 @@ class _Run:
             self.desk, run, self.model, validation, standing, max(1, every),
             first_stage or {}, share,
         )  # fmt: skip
+        if self.recipe.start and stage.name == "captions" and standing.step == 0:
+            watching.look_first()
         if not standing.is_finished:
             run.run(watching)
         return watching.standing

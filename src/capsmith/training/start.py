@@ -57,7 +57,8 @@ class Start:
 
     def fill(self, model: CaptionModel) -> None:
         """Give the mapper and the language model the bundle's weights."""
-        load_weights(model.mapper, self.bundle.folder / "mapper.onnx")
+        mapper = model.mapper
+        load_weights(mapper, self.bundle.folder / "mapper.onnx", without=mapper.training_only)
         load_weights(model.language_model, self.bundle.folder / "decoder.onnx")
 
 

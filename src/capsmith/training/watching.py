@@ -91,6 +91,11 @@ class Watching:
             self._save(is_over)
         return not is_over
 
+    def look_first(self) -> None:
+        """Validate what training starts from: only what is better than it becomes the best."""
+        self._validate(0)
+        (self.standing,) = broadcast_object_list([self.standing])
+
     def _record(self, step: int, learning_rate: float) -> None:
         """Write the mean of each loss since the last row."""
         means = {name: value / self._count for name, value in self._sums.items()}
