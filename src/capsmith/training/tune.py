@@ -142,7 +142,7 @@ def _recipe(captioner: Captioner, manifest: Manifest) -> Recipe:
             label_smoothing=0.1,
             average=0.98,
         ),
-        validation=Validation(every=2 * steps_per_epoch, photos=500, patience=4),
+        validation=Validation(every=4 * steps_per_epoch, photos=500, patience=2),
     )
     try:
         return Start(bundle).complete(recipe)
