@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProc
 
 import capsmith
 from benchmarks.machine import has_vnni
-from benchmarks.timing import bar, medians
+from benchmarks.timing import bar, medians, timed
 from capsmith.runtime.pictures import open_picture
 from capsmith.runtime.preprocess import to_pixels
 from capsmith.runtime.session import open_session
@@ -119,23 +117,16 @@ def _where_the_time_goes(captioner: capsmith.Captioner, photos: list[Path], thre
     side = (preprocessing.width, preprocessing.height)
     encoder = open_session(captioner.bundle.folder / "encoder.onnx", threads=threads)
     parts: dict[str, float] = {}
-    with _timed(parts, "open (1 thread)"):
+    with timed(parts, "open (1 thread)"):
         images = [open_picture(photo, min_side=side) for photo in photos]
-    with _timed(parts, "resize (1 thread)"):
+    with timed(parts, "resize (1 thread)"):
         pixels = [to_pixels(image, preprocessing)[None] for image in images]
-    with _timed(parts, "encode"):
+    with timed(parts, "encode"):
         features = [encoder.run(None, {"pixels": one})[0] for one in pixels]
-    with _timed(parts, "map and decode, 16 at a time"):
+    with timed(parts, "map and decode, 16 at a time"):
         captioner.caption_features(np.concatenate(features))
     shares = ", ".join(f"{name} {t / len(photos) * 1e3:.1f}" for name, t in parts.items())
     print(f"  where the time goes, milliseconds a photo, each part alone: {shares}")
-
-
-@contextmanager
-def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    yield
-    parts[name] = time.perf_counter() - begin
 
 
 def _sources(photos: Path | None) -> list[Image.Image]:

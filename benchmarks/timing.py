@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 WARM_UPS = 3
 
@@ -24,3 +25,11 @@ def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dic
 def bar(ratio: float, least: float) -> str:
     """A ratio beside the bar that it should pass."""
     return f"{ratio:5.2f}x (bar {least:g}x: {'passed' if ratio >= least else 'MISSED'})"
+
+
+@contextmanager
+def timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    """Put the seconds that the block takes into `parts`."""
+    begin = time.perf_counter()
+    yield
+    parts[name] = time.perf_counter() - begin

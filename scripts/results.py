@@ -1,0 +1,193 @@
+"""Score captioners on the validation photos of a data set, beside two baselines.
+
+    python scripts/results.py RUN_OR_BUNDLE ... [--data ../shared/data/flickr8k] [--limit N]
+
+Each captioner is the folder of a training run (its `best` is scored), a bundle's folder or a name;
+the embedded captioner is always among them. They caption with their own decoding. Baselines: the
+training caption that is written most often, for every photo; and the first caption of the training
+photo whose embedding by the embedded captioner's encoder is nearest (cosine).
+
+Prints a Markdown table and puts it between the markers of --out, with the curves of the runs, which
+are copied into the folder `images` beside that of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import capsmith
+from capsmith import atomic
+from capsmith.data.manifest import Photo
+from capsmith.data.sources import DataSource, read_data
+from capsmith.errors import CapsmithError, ConfigError, DataError
+from capsmith.evaluate.report import Report, report
+from capsmith.evaluate.tokenize import ptb_lines
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "training.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+COMMONEST, NEAREST = "commonest caption", "nearest neighbour"
+HEAD = (
+    "captions by", "CIDEr-D", "BLEU-4", "ROUGE-L", "distinct", "words", "CIDEr-D / neighbour",
+)  # fmt: skip
+# Encoded features of this many photos are in memory at once.
+_CHUNK = 256
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The photos whose captions are known, and those to caption."""
+
+    train: tuple[Photo, ...]
+    val: tuple[Photo, ...]
+
+
+def read_splits(data: Path, limit: int | None) -> Splits:
+    """The photos of both splits, at most `limit` of each; those of no split train.
+
+    data: captions, or a folder; of several files in it `captions.txt` is read. Raises `DataError`.
+    """
+    whole = data / "captions.txt"
+    manifest = read_data([DataSource(path=str(whole if whole.is_file() else data))])
+    train = (*manifest.of_split("train").photos, *manifest.of_split("").photos)
+    val = manifest.of_split("val").photos
+    if not train or not val:
+        empty = "val" if train else "train"
+        raise DataError(f"{data}: its split {empty} is empty; put a list of its photos beside it")
+    return Splits(train[:limit], val[:limit])
+
+
+def load(name: str) -> capsmith.Captioner:
+    """The captioner of a run, a bundle's folder or a name."""
+    best = Path(name) / "best"
+    return capsmith.load(best if best.is_dir() else name)
+
+
+def load_all(names: Sequence[str]) -> dict[str, capsmith.Captioner]:
+    """Captioners by what their bundles are called, the embedded one last."""
+    found: dict[str, capsmith.Captioner] = {}
+    for captioner in (*map(load, names), capsmith.load()):
+        known = found.setdefault(captioner.bundle.name, captioner)
+        if known.bundle.folder != captioner.bundle.folder:
+            raise ConfigError(
+                f"{captioner.bundle.folder}: is called {known.bundle.name}, as"
+                f" {known.bundle.folder} is; score them one by one"
+            )
+    return found
+
+
+def commonest_caption(photos: Sequence[Photo]) -> str:
+    """The caption that is written most often, case and punctuation aside."""
+    lines = ptb_lines([text for photo in photos for text in photo.texts()])
+    return Counter(lines).most_common(1)[0][0]
+
+
+def nearest_captions(captioner: capsmith.Captioner, splits: Splits) -> list[str]:
+    """For each photo to caption, the first caption of the training photo that looks most alike."""
+    likeness = _embedded(captioner, splits.val) @ _embedded(captioner, splits.train).T
+    return [splits.train[row].texts()[0] for row in likeness.argmax(axis=1)]
+
+
+def captions_of(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> list[str]:
+    """The captioner's own captions."""
+    made = captioner.iter_captions(photo.source.picture() for photo in photos)
+    return [caption.text for caption in made]
+
+
+def score_all(names: Sequence[str], splits: Splits) -> Iterator[tuple[str, Report]]:
+    """Scores of the baselines and of each captioner, as they are made."""
+    captioners = load_all(names)
+    references = [photo.texts() for photo in splits.val]
+    commonest = [commonest_caption(splits.train)] * len(splits.val)
+    yield COMMONEST, report(commonest, references)
+    yield NEAREST, report(nearest_captions(capsmith.load(), splits), references)
+    for name, captioner in captioners.items():
+        yield name, report(captions_of(captioner, splits.val), references)
+
+
+def table(reports: Mapping[str, Report]) -> str:
+    """Markdown: a row for each system."""
+    neighbour = reports[NEAREST].cider.value
+    lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
+    for name, scores in reports.items():
+        ratio = f"{scores.cider.value / neighbour:.2f}" if neighbour else "-"
+        cells = [name, scores.cider, scores.bleu[3], scores.rouge_l]
+        cells += [f"{scores.distinct_share:.0%}", f"{scores.mean_words:.1f}", ratio]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def copy_curves(names: Sequence[str], images: Path) -> Iterator[str]:
+    """Copy the curves of runs that have them; Markdown that shows each."""
+    for name in names:
+        source = Path(name) / "curves.png"
+        if source.is_file():
+            title = load(name).bundle.name
+            images.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(images / f"curves-{title}.png", source.read_bytes())
+            yield f"\n![Loss, learning rate and CIDEr of {title}](../images/curves-{title}.png)\n"
+
+
+def put_between(page: Path, text: str) -> None:
+    """Replace what lies between the markers of a page; raises `ConfigError` without them."""
+    try:
+        before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    except OSError as error:
+        raise ConfigError(f"{page}: cannot be read: {error.strerror}; check --out") from None
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"{page}: lacks {BEGIN} or {END}; add them where the table belongs")
+    atomic.write_bytes(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+
+
+def _embedded(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> Vectors:
+    rest = iter(photos)
+    parts = []
+    while chunk := list(islice(rest, _CHUNK)):
+        parts.append(captioner.embed(photo.source.picture() for photo in chunk))
+    return np.concatenate(parts)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("captioners", nargs="*", metavar="RUN_OR_BUNDLE")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/flickr8k"))
+    parser.add_argument("--limit", type=int, help="only so many photos of each split, for a try")
+    parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the command line."""
+    options = _arguments()
+    reports: dict[str, Report] = {}
+    try:
+        splits = read_splits(options.data, options.limit)
+        for name, scores in score_all(options.captioners, splits):
+            reports[name] = scores
+            sys.stderr.write(f"{name}: CIDEr-D {scores.cider}\n")
+        text = table(reports)
+        print(text, end="")
+        note = (
+            f"\n{len(splits.val):,} photos are captioned; the baselines know"
+            f" {len(splits.train):,} others.\n"
+        )
+        curves = copy_curves(options.captioners, options.out.parent.parent / "images")
+        put_between(options.out, text + note + "".join(curves))
+    except CapsmithError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
