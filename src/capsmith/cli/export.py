@@ -16,7 +16,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")],
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A new folder.")],
     *,
-    bits: Annotated[int, typer.Option(help="Bits a weight of the language model: 32, 8 or 4.")] = 32,
+    bits: Annotated[int, typer.Option(help="Bits a weight of the decoder: 32, 8 or 4.")] = 32,
 ) -> None:
     """Write the best captioner of a run as a bundle, smaller by 8 or 4 bits a weight.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def train(
 
     if start is not None:
         place = Path(start).resolve() if Path(start).exists() else start
-        changes = [*(changes or ()), f"start={place}"]
+        changes = [*(changes or ()), f"start={json.dumps(str(place))}"]
     found = read_recipe(recipe, changes or ())
     base = recipe.resolve().parent
     if is_dry:

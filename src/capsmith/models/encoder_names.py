@@ -73,7 +73,7 @@ def open_encoder(spec: EncoderSpec, *, random: bool = False) -> ImageEncoder:
     encoder: ImageEncoder
     match spec.family:
         case "shipped":
-            encoder = _bundled(spec)
+            encoder = _bundled(spec, random=random)
         case "efficientnet-lite":
             encoder = open_efficientnet_lite(
                 spec.name, spec.weights, output=output or "patches", random=random
@@ -106,8 +106,8 @@ def open_text_tower(spec: EncoderSpec, *, random: bool = False) -> TextTower:
     raise ConfigError(f"{spec.family}:{spec.name} {what}; use a CLIP of open-clip or transformers")
 
 
-def _bundled(spec: EncoderSpec) -> ImageEncoder:
-    """The encoder of a bundle with the weights of its graph."""
+def _bundled(spec: EncoderSpec, *, random: bool) -> ImageEncoder:
+    """The encoder of a bundle, by default with the weights of its graph."""
     bundle = registry.open_bundle(spec.name or registry.DEFAULT)
     path = bundle.folder / "encoder.onnx"
     if not bundle.has_encoder:
@@ -126,7 +126,8 @@ def _bundled(spec: EncoderSpec) -> ImageEncoder:
     if spec.output not in ("default", made_of.output):
         made_of = replace(made_of, output=spec.output)
     encoder = open_encoder(made_of, random=True)
-    load_weights(encoder, path)
+    if not random:
+        load_weights(encoder, path)
     encoder.preprocessing = bundle.preprocessing
     if (encoder.rows, encoder.width) == (bundle.encoder.rows, bundle.encoder.width):
         encoder.name = bundle.encoder.name

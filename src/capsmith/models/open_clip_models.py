@@ -136,6 +136,7 @@ def _model(name: str, weights: str, *, random: bool) -> tuple[Any, str]:
             force_preprocess_cfg=facts,
             pretrained_text=False,
             load_weights=not random,
+            device=torch.get_default_device(),  # "meta" where sizes alone are asked for
         )
     tag = "" if random or not weights else f"@{Path(weights).stem}"
     return model.requires_grad_(False).eval(), f"{label}{tag}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from capsmith.data.manifest import Manifest
+from capsmith.data.manifest import Manifest, Photo
+from capsmith.data.photos import PhotoBytes
 from capsmith.data.rows import CaptionLine, Place
 from capsmith.errors import DataError
 from capsmith.models.policies import trainable_names
@@ -49,8 +50,9 @@ def _data(recipe: Recipe, base: Path) -> tuple[Manifest, str]:
     except DataError as error:
         place = Place(Path("built-in"))
         lines = _STAND_IN * recipe.tokenizer.least_seen
-        stand_in = (CaptionLine(text=text, language="en", place=place) for text in lines)
-        return Manifest((), tuple(stand_in)), str(error)
+        stand_in = tuple(CaptionLine(text=text, language="en", place=place) for text in lines)
+        photo = Photo(id="built-in", source=PhotoBytes(place.path), captions=stand_in)
+        return Manifest((photo,)), str(error)
 
 
 def _captions(train: Manifest) -> int:
