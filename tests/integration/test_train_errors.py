@@ -1,0 +1,154 @@
+"""`capsmith train` on bad input: one clear line, the documented status, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+import capsmith
+from capsmith.cli.app import run as command_line
+from capsmith.data.embed import BundleEncoder, embed
+from capsmith.data.sources import DataSource, read_data
+from tests import runs
+from tests.integration.command import capsmith as run_command
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    runs.write_data(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fails(data: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
+    def _fails(status: int, *options: str, **sections: Any) -> str:
+        """The one line that training a changed recipe complains with."""
+        path = runs.write_recipe(data, **sections)
+        assert command_line(["train", str(path), "-o", str(data / "run"), *options]) == status
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert not (data / "run" / "best").exists()
+        assert not list(data.rglob("*.tmp"))
+        return lines[0]
+
+    return _fails
+
+
+def test_a_missing_photo(data: Path, fails: Fails) -> None:
+    (data / "03.jpg").unlink()
+    line = fails(1)
+    assert "captions.csv:8: there is no photo 03.jpg" in line
+    assert not (data / "run").exists()
+
+
+def test_a_wrong_column(data: Path, fails: Fails) -> None:
+    source = {"path": "captions.csv", "format": "csv", "columns": {"caption": "text"}}
+    line = fails(1, data={"sources": [source]})
+    assert "text" in line
+    assert "captions.csv" in line
+    assert not (data / "run").exists()
+
+
+def test_two_files_of_captions_in_a_folder(data: Path, fails: Fails) -> None:
+    shutil.copy(data / "captions.csv", data / "other.csv")
+    line = fails(1, data={"sources": [{"path": "."}]})
+    assert "captions.csv" in line
+    assert "other.csv" in line
+    assert not (data / "run").exists()
+
+
+def test_no_photo_to_validate_on(data: Path, fails: Fails) -> None:
+    source = {"path": "captions.csv", "split": "train"}
+    line = fails(1, data={"sources": [source]})
+    assert "its split val is empty; name a list" in line
+    assert not (data / "run").exists()
+
+
+def test_photos_that_cross_splits(data: Path, fails: Fails) -> None:
+    with (data / "val.txt").open("a") as file:
+        file.write("00.jpg\n")
+    line = fails(1)
+    assert "photo 00.jpg is in train and in val" in line
+    assert not (data / "run").exists()
+
+
+def test_a_wrong_recipe_and_option(data: Path, fails: Fails) -> None:
+    assert "unknown field training.'bach'" in fails(2, "--set", "training.bach=3")
+    assert not (data / "run").exists()
+
+
+def test_a_prefix_longer_than_the_language_model(data: Path, fails: Fails) -> None:
+    line = fails(2, mapper={"kind": "mlp", "rows": 24, "hidden": 8})
+    assert "a prefix of 24 rows leaves no room for a caption" in line
+    assert not (data / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "cross-attention"])
+def test_a_caption_longer_than_the_language_model(data: Path, fails: Fails, kind: str) -> None:
+    with (data / "captions.csv").open("a") as file:
+        file.write(f"00.jpg,{' '.join(['a cat'] * 12)}\n")
+    sizes = {"kind": kind, "width": 16, "layers": 1, "heads": 2, "positions": 24}
+    line = fails(1, language_model=sizes)
+    assert "captions.csv:34: a caption of 24 tokens, and the language model has room for" in line
+    assert "data.max_tokens" in line
+
+
+def test_a_store_of_another_encoder(data: Path, fails: Fails) -> None:
+    manifest = read_data([DataSource(path="captions.csv")], base=data)
+    encoder = BundleEncoder(capsmith.load())
+    embed(manifest.photos[:4], data / "store", encoder)
+    line = fails(1, features={"store": "store"})
+    assert "has no photo" in line
+    description = data / "store" / "store.json"
+    description.write_text(description.read_text().replace(encoder.facts.name, "another"))
+    line = fails(1, features={"store": "store"})
+    assert f"{data / 'store'}" in line
+    assert "another" in line
+
+
+def test_a_loss_that_is_no_number(data: Path, fails: Fails) -> None:
+    line = fails(1, training={"learning_rate": 1e30}, validation={"every": 100})
+    assert "at batch 1 of stage captions (photos " in line
+    assert ".jpg" in line
+    assert "lower training.learning_rate" in line
+
+
+def test_a_broken_photo_that_a_worker_reads(data: Path, fails: Fails) -> None:
+    for name in runs.names()[: runs.TRAIN]:
+        (data / name).write_bytes(b"no photo")
+    line = fails(1, features={"source": "pixels", "workers": 1})
+    assert ".jpg" in line
+    assert "Traceback" not in line
+
+
+@pytest.mark.slow
+def test_a_full_disk(data: Path) -> None:
+    disk = data / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("only root can mount a small disk")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no small disk here: {made.stderr.decode().strip()}")
+    try:
+        done = run_command("train", runs.write_recipe(data), "-o", disk / "run")
+        assert done.status == 1
+        assert len(done.complaints) == 1, done.complaints
+        assert "No space left" in done.complaints[0]
+        assert not (disk / "run" / "best").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
