@@ -29,12 +29,16 @@ _STEPS_PER_EPOCH_MOST, _EPOCHS = 60, 20
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Scores on photos that neither training nor the choice of the best step has seen."""
+    """Scores on photos that neither training nor the choice of the best step has seen.
+
+    has_changed: False where no step of the training was better than the start.
+    """
 
     before: Report
     after: Report
     difference: Interval
     photos: int
+    has_changed: bool = True
 
     @property
     def verdict(self) -> str:
@@ -42,6 +46,11 @@ class Comparison:
         found = f"CIDEr {self.before.cider.value:.3f} -> {self.after.cider.value:.3f}"
         where = f"{self.difference.low:+.3f} to {self.difference.high:+.3f}"
         told = f"{found} on {self.photos} held-out photos; difference with 95 % confidence {where}"
+        if not self.has_changed:
+            return (
+                "no measurable difference: on the photos that choose, no step was better than the"
+                " start, and RUN/best is the captioner as it was"
+            )
         if self.difference.low > 0:
             return f"better: {told}"
         if self.difference.high < 0:
@@ -74,7 +83,8 @@ def tune(
     sizes = {name: len(manifest.of_split(name).photos) for name in ("train", "val", "test")}
     log("photos to " + ", ".join(f"{name} {count}" for name, count in sizes.items()))
     outcome = train(recipe, output, base=output.resolve(), log=log, watch=watch)
-    return compare(captioner, capsmith.load(outcome.bundle), test)
+    found = compare(captioner, capsmith.load(outcome.bundle), test)
+    return replace(found, has_changed=outcome.best_step > 0)
 
 
 def compare(first: Captioner, second: Captioner, photos: Sequence[Photo]) -> Comparison:
