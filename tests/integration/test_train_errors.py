@@ -133,22 +133,28 @@ def test_a_broken_photo_that_a_worker_reads(data: Path, fails: Fails) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk(data: Path) -> None:
+@pytest.mark.parametrize("size", ["300k", "6m"])
+def test_a_full_disk(data: Path, size: str) -> None:
+    """With little room features do not fit, with more of it checkpoints do not."""
     disk = data / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
     if os.geteuid() != 0 or mount is None:
         pytest.skip("only root can mount a small disk")
     made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True, check=False
-    )
+        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk],
+        capture_output=True, check=False,
+    )  # fmt: skip
     if made.returncode != 0:
         pytest.skip(f"no small disk here: {made.stderr.decode().strip()}")
+    wide = {"kind": "mlp", "rows": 2, "hidden": 512}
     try:
-        done = run_command("train", runs.write_recipe(data), "-o", disk / "run")
+        recipe = runs.write_recipe(data, mapper=wide, validation={"checkpoint_every": 1})
+        done = run_command("train", recipe, "-o", disk / "run")
         assert done.status == 1
         assert len(done.complaints) == 1, done.complaints
-        assert "No space left" in done.complaints[0]
+        assert str(disk) in done.complaints[0] or "No space left" in done.complaints[0]
+        assert not list((disk / "run").glob("checkpoints/captions-*"))
         assert not (disk / "run" / "best").exists()
     finally:
         subprocess.run(["umount", disk], check=True)

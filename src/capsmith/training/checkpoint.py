@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,28 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary / "state"), safe_serialization=True)
+    with writing(path):
+        accelerator.save_state(str(temporary / "state"), safe_serialization=True)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        safetensors.torch.save_file(weights, temporary / "captioner.safetensors")
+        with writing(path):
+            safetensors.torch.save_file(weights, temporary / "captioner.safetensors")
         text = json.dumps(asdict(standing), indent=1) + "\n"
         atomic.write_text(temporary / "standing.json", text)
         atomic.publish_folder(temporary, path)
         for old in earlier[:-1]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context in which a full disk is an `OSError`, whichever library writes to it."""
+    try:
+        yield
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise OSError(f"{path}: cannot be written ({line}); make room and run again") from None
 
 
 def first_stage(folder: Path) -> Path:

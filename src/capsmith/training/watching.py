@@ -147,7 +147,8 @@ class Watching:
         """The best weights of the first stage are where the second begins."""
         path = self.desk.output / "best.safetensors"
         temporary = path.with_suffix(".tmp")
-        safetensors.torch.save_file(checkpoint.weights_of(self.model), temporary)
+        with checkpoint.writing(path):
+            safetensors.torch.save_file(checkpoint.weights_of(self.model), temporary)
         temporary.replace(path)
 
     def _tell(self, step: int, score: Score, *, is_best: bool) -> None:
