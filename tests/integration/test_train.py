@@ -309,7 +309,7 @@ def test_two_languages_have_their_tokens(trained: Path) -> None:
             "caption",
             "--model",
             run / "best",
-            "--language",
+            "--lang",
             language,
             base / "12.jpg",
             base / "13.jpg",
