@@ -29,7 +29,7 @@ def test_a_captioner_is_trained_without_its_photos(tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = read_recipe(path)
     outcome = train(recipe, tmp_path / "run", base=tmp_path, log=lines.append)
-    assert outcome.steps > 0
+    assert outcome.best_step > 0
     assert any(f"encoding {VALIDATION} photos" in line for line in lines)
     captioner = capsmith.load(outcome.bundle)
     held_out = captioner.caption(tmp_path / names()[-1])

@@ -86,7 +86,7 @@ def put_together(
         name=recipe.name,
         version=recipe.version,
         licence=recipe.licence,
-        languages=tuple(tokens.languages) or _languages(recipe),
+        languages=tokens.spoken,
         encoder=encoder,
         never_tokens=tokens.never,
         text=recipe.text,
@@ -110,14 +110,17 @@ def _parts(recipe: Recipe, encoder: ImageEncoder) -> tuple[ImageEncoder | None, 
     return encoder.split(features.depth)
 
 
-def _languages(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(source.language or "en" for source in recipe.data.sources))[:1]
+def _languages(recipe: Recipe, train: Manifest) -> tuple[str, ...]:
+    """The languages of the captions, in the order in which the recipe names them."""
+    named = dict.fromkeys(source.language or "en" for source in recipe.data.sources)
+    found = train.languages or tuple(named)[:1]
+    return tuple(sorted(found, key=lambda name: list(named).index(name) if name in named else 99))
 
 
 def _tokens(recipe: Recipe, train: Manifest, *, is_dry: bool) -> CaptionTokens:
     captions = [text for photo in train.photos for text in photo.texts()]
     texts = [line.text for line in train.texts]
-    languages = train.languages or _languages(recipe)
+    languages = _languages(recipe, train)
     try:
         return build_tokens(
             recipe.tokenizer, recipe.text, captions, texts, languages, allow_download=not is_dry

@@ -15,6 +15,7 @@ from capsmith.data.store import FeatureStore, read_description
 from capsmith.errors import ConfigError
 from capsmith.export.captioner import Bits, Papers, export_captioner, write_encoder
 from capsmith.models.policies import finished
+from capsmith.registry import DEFAULT, open_bundle
 from capsmith.runtime.engine import Floats
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, put_together
@@ -30,7 +31,7 @@ COMPARED = 8
 class BestBundle:
     """`OUTPUT/best`, replaced whenever a better captioner is found.
 
-    An encoder that does not train is exported once, to OUTPUT/encoder.onnx.
+    An encoder that does not train is exported once, to OUTPUT/encoder.onnx, or is a bundle's.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class BestBundle:
     ):
         self.assembly, self.train, self.features, self.base = assembly, train, features, base
         self.folder = output / "best"
-        self._graph = output / "encoder.onnx"
+        self._graph = _shipped_graph(assembly.recipe) or output / "encoder.onnx"
 
     def write(self, score: Score) -> None:
         """Export the captioner as it is now."""
@@ -63,6 +64,14 @@ class BestBundle:
             self.folder.rename(old)
         temporary.rename(self.folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _shipped_graph(recipe: Recipe) -> Path | None:
+    """The encoder's graph in the bundle that the encoder is from, if it is from one."""
+    if recipe.encoder.family != "shipped":
+        return None
+    graph = open_bundle(recipe.encoder.name or DEFAULT).folder / "encoder.onnx"
+    return graph if graph.exists() else None
 
 
 def provenance(assembly: Assembly, score: Score | None) -> dict[str, str]:

@@ -50,6 +50,7 @@ class RunFacts:
     start: tuple[int, ...]
     end: int
     never: tuple[int, ...]
+    spoken: tuple[str, ...]
     languages: Mapping[str, int]
     recipe_folder: str
 
@@ -59,7 +60,8 @@ def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens, base: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     place = os.path.relpath(base.resolve(), folder.resolve())
     facts = RunFacts(
-        start=tokens.start, end=tokens.end, never=tokens.never, languages=tokens.languages,
+        start=tokens.start, end=tokens.end, never=tokens.never, spoken=tokens.spoken,
+        languages=tokens.languages,
         recipe_folder=place,
     )  # fmt: skip
     atomic.write_text(folder / "tokenizer.json", tokens.tokenizer.to_str())
@@ -106,6 +108,7 @@ def read_run(folder: Path) -> KnownRun:
         start=facts.start,
         end=facts.end,
         never=facts.never,
+        spoken=facts.spoken,
         languages=facts.languages,
     )
     return KnownRun(recipe, folder / facts.recipe_folder, tokens)

@@ -47,7 +47,6 @@ class Outcome:
     bundle: Path
     best: float
     best_step: int
-    steps: int
 
 
 def train(
@@ -163,7 +162,6 @@ class _Run:
     def all_stages(self) -> Outcome:
         """Both stages, those that are not done yet."""
         standing = self._stage(self._captions(), first=Standing(stage="captions", step=0))
-        steps = standing.step
         if self.recipe.self_critical.steps:
             with self.desk.tracker.main_process_first():
                 path = checkpoint.first_stage(self.output)
@@ -176,11 +174,10 @@ class _Run:
                 self._reward(), first=first, first_stage=best,
                 share=self.recipe.self_critical.blend,
             )  # fmt: skip
-            steps += standing.step
         if self.desk.tracker.is_main_process:
             draw_curves(self.metrics.rows, self.output / "curves.png", title=self.recipe.name)
         self.desk.tracker.end_training()
-        return Outcome(self.desk.best.folder, standing.best, standing.best_step, steps)
+        return Outcome(self.desk.best.folder, standing.best, standing.best_step)
 
     def _stage(
         self, stage: Stage, *, first: Standing,

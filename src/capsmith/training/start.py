@@ -52,6 +52,7 @@ class Start:
             start=model.start_tokens,
             end=model.stop_tokens[0],
             never=model.never_tokens,
+            spoken=bundle.languages,
             languages={name: ids[0] for name, ids in bundle.language_tokens.items()},
         )
 

@@ -23,7 +23,8 @@ _WORD = r"[a-z0-9]+(?:['-][a-z0-9]+)*"
 class CaptionTokens:
     """A tokenizer and which of its tokens start, end and never enter a caption.
 
-    languages: the token that says which language a caption is in, where there are several.
+    spoken: the languages of the captions, the first being the default. languages: the token that
+    says which one a caption is in, where there are several.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -31,6 +32,7 @@ class CaptionTokens:
     start: tuple[int, ...]
     end: int
     never: tuple[int, ...]
+    spoken: tuple[str, ...]
     languages: Mapping[str, int]
 
     @property
@@ -78,7 +80,7 @@ def build_tokens(
         tokenizer = load_tokenizer(config.name, allow_download=allow_download)
         if tuple(languages) == ("zh",) and isinstance(tokenizer.decoder, decoders.WordPiece):
             tokenizer.decoder = _joined()
-        return _pretrained(config, text, tokenizer)
+        return _pretrained(config, text, tokenizer, tuple(languages))
     if config.kind == "words":
         start, end = "<start>", "<stop>"
         tokenizer = train_words(
@@ -100,6 +102,7 @@ def build_tokens(
         start=(ids[start],),
         end=ids[end],
         never=_never(tokenizer, ids[end]),
+        spoken=tuple(languages),
         languages={language: ids[f"<{language}>"] for language in several},
     )
 
@@ -151,7 +154,10 @@ def _joined() -> decoders.Decoder:
 
 
 def _pretrained(
-    config: TokenizerConfig, text: TextRules, tokenizer: tokenizers.Tokenizer
+    config: TokenizerConfig,
+    text: TextRules,
+    tokenizer: tokenizers.Tokenizer,
+    spoken: tuple[str, ...],
 ) -> CaptionTokens:
     ends = [config.end] if config.end else _ENDS
     ids = tokenizer.get_vocab()
@@ -167,6 +173,7 @@ def _pretrained(
         start=(),
         end=ids[end],
         never=_never(tokenizer, ids[end]),
+        spoken=spoken,
         languages={},
     )
 

@@ -134,6 +134,7 @@ def words() -> CaptionTokens:
     ids = tokenizer.get_vocab()
     return CaptionTokens(
         tokenizer=tokenizer, text=text, start=(ids["<start>"],), end=ids["<stop>"], never=(),
+        spoken=("en",),
         languages={},
     )  # fmt: skip
 
