@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md and docs/reference/api.md from the code.
+"""Write cli.md, api.md and recipe.md of docs/reference from the code.
 
     python scripts/make_reference.py [--check]
 
@@ -24,7 +24,9 @@ from capsmith import bundle, fetch
 from capsmith.cli.app import app
 from capsmith.data import manifest, sources, store
 from capsmith.evaluate import report
+from capsmith.models import architectures, encoder_names
 from capsmith.runtime import pictures
+from capsmith.training import config
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HELP_WIDTH = 90
@@ -84,6 +86,51 @@ def api_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def recipe_page() -> str:
+    """Sections and fields of a recipe, with their defaults."""
+    parts = ["# Recipes", "", _NOTE, "", _RECIPES, ""]
+    for section, kind in (
+        ("the recipe", config.Recipe), ("data", config.DataConfig),
+        ("data.sources", sources.DataSource), ("encoder", encoder_names.EncoderSpec),
+        ("features", config.FeatureConfig), ("tokenizer", config.TokenizerConfig),
+        ("training", config.Training), ("beside", config.Beside),
+        ("self_critical", config.SelfCritical), ("validation", config.Validation),
+        ("decoding", bundle.Decoding), ("text", bundle.TextRules), ("papers", config.PaperFiles),
+    ):  # fmt: skip
+        parts += [
+            f"## {section}",
+            "",
+            *_docstring(kind),
+            "",
+            "| field | default |",
+            "| --- | --- |",
+        ]
+        parts += [f"| `{field.name}` | {_default(field)} |" for field in dataclasses.fields(kind)]
+        parts.append("")
+    for section, table in (("mapper", architectures.MAPPERS),
+                           ("language_model", architectures.LANGUAGE_MODELS)):  # fmt: skip
+        for name, part in table.items():
+            sizes: Any = getattr(part, "Config", part)
+            parts += [f"## {section}, kind: {name}", "", *_docstring(part), ""]
+            if sizes is not part:
+                parts += [*_docstring(sizes), ""]
+            parts += ["| field | default |", "| --- | --- |"]
+            parts += [f"| `{f.name}` | {_default(f)} |" for f in dataclasses.fields(sizes)]
+            parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`" if field.default != "" else "none"
+    return "needed" if field.default_factory is dataclasses.MISSING else "its own defaults"
+
+
+_RECIPES = """\
+A recipe is a YAML file that `capsmith train` reads; a field is changed on the command line by
+`--set section.field=value`. Paths are relative to the recipe's folder, those of `--set` too. A
+mapper's `input_width` and `width`, and a language model's `vocab_size`, follow from what is beside
+them and are left out."""
 _NOTE = "Written from the code by `scripts/make_reference.py`; do not edit."
 
 
@@ -159,7 +206,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     is_check = parser.parse_args().check
     stale = 0
-    for name, text in (("cli.md", cli_page()), ("api.md", api_page())):
+    pages = {"cli.md": cli_page, "api.md": api_page, "recipe.md": recipe_page}
+    for name, page in pages.items():
+        text = page()
         path = FOLDER / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

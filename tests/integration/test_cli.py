@@ -329,3 +329,28 @@ def test_help_version_and_completion() -> None:
         }
     )
     assert completed.lines == ["--contrastive"]
+
+
+def test_drawings_never_take_the_place_of_photos(bundle: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "below/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(EXAMPLES / "cat.jpg", tmp_path / name)
+    for photos in (tmp_path, tmp_path / "a.jpg"):
+        result = caption(bundle, "--draw", tmp_path, photos)
+        assert result.status == 2
+        (told,) = result.complaints
+        assert "drawings would take the place of photos" in told
+    before = (EXAMPLES / "cat.jpg").read_bytes()
+    assert all(path.read_bytes() == before for path in tmp_path.rglob("*.jpg"))
+
+
+def test_a_folder_without_photos_says_so(bundle: Path, tmp_path: Path) -> None:
+    result = caption(bundle, tmp_path)
+    assert (result.status, result.lines) == (0, [])
+    assert result.complaints == ["capsmith: found no photo"]
+
+
+def test_the_embedded_captioner_takes_a_prompt() -> None:
+    result = capsmith("caption", "--prompt", "two dogs", EXAMPLES / "cat.jpg")
+    assert result.status == 0, result.complaints
+    assert result.lines[0].split("\t")[1].startswith("Two dogs ")

@@ -158,3 +158,11 @@ def test_a_full_disk(data: Path, size: str) -> None:
         assert not (disk / "run" / "best").exists()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_run_needs_a_folder_of_its_own(fails: Fails, data: Path) -> None:
+    (data / "run").mkdir()
+    (data / "run" / "notes.txt").write_text("mine")
+    told = fails(2)
+    assert f"{data / 'run'}: is no run of capsmith train and holds notes.txt" in told
+    assert [path.name for path in (data / "run").iterdir()] == ["notes.txt"]

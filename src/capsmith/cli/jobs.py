@@ -85,6 +85,8 @@ def caption(job: Job, found: Found, style: Style) -> int:
 
     Returns how many photos or folders failed. Memory does not grow with the number of photos.
     """
+    if style.draw is not None:
+        _refuse_photos_own_folder(style.draw, found)
     draw = None if style.draw is None else _drawer(style.draw, style.open_url)
     with Progress(len(found.photos)) as progress:
         report = _Report(style, progress, draw)
@@ -124,6 +126,8 @@ def stream(job: Job, found: Found) -> int:
 def _tell_about(found: Found) -> int:
     for failure in found.failures:
         complain(failure)
+    if not found.photos and not found.failures:
+        complain("found no photo")
     if found.skipped:
         files = "file" if found.skipped == 1 else "files"
         complain(f"skipped {found.skipped} other {files}")
@@ -143,6 +147,19 @@ def _drawer(folder: Path, open_url: OpenUrl | None) -> Draw:
         save_drawing(draw_captions(picture, texts, fonts), folder, photo, taken)
 
     return draw
+
+
+def _refuse_photos_own_folder(folder: Path, found: Found) -> None:
+    """Raise `ConfigError` where drawings would lie beside photos, and take the place of some."""
+    place = folder.resolve()
+    for photo in found.photos:
+        if not isinstance(photo.picture, str) or not Path(photo.picture).exists():
+            continue
+        if Path(photo.picture).resolve().parent == (place / photo.relative).parent:
+            raise ConfigError(
+                f"--draw {escape_name(str(folder))}: is the folder of {escape_name(photo.name)};"
+                " drawings would take the place of photos, so choose another"
+            )
 
 
 def _make_folder(folder: Path) -> None:

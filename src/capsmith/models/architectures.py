@@ -89,6 +89,25 @@ def _named(table: Mapping[str, Any], kind: str, what: str) -> Any:
 
 def _parsed(config: type[Any], sizes: Mapping[str, object], what: str) -> Any:
     try:
-        return strict_json.parse(config, dict(sizes))
+        made = strict_json.parse(config, dict(sizes))
     except ValueError as error:
         raise ConfigError(f"{what} {error}") from None
+    _check_heads(made, what)
+    return made
+
+
+def _check_heads(config: Any, what: str) -> None:
+    """Raise `ConfigError` where a width cannot be dealt to the heads of attention evenly."""
+    heads = getattr(config, "heads", 1)
+    names = ["width", "reference_width"]
+    if isinstance(config, EncoderMapper.Config):
+        names = ["input_width"]
+    if getattr(config, "head_width", None) is not None:
+        names = []
+    for name in names:
+        width = getattr(config, name, 0)
+        if heads < 1 or width % heads:
+            raise ConfigError(f"{what}: {heads} heads do not divide its {name}, {width}")
+    groups = getattr(config, "key_value_heads", heads)
+    if groups < 1 or heads % groups:
+        raise ConfigError(f"{what}: {groups} key_value_heads do not divide its {heads} heads")

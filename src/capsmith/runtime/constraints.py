@@ -26,9 +26,10 @@ def resolve_limits(
             f"the prompt has {len(prompt)} tokens; {bundle.name} captions have up to"
             f" {model.max_tokens}, so shorten it"
         )
-    if limits.max_tokens is not None and limits.max_tokens > room:
+    is_asked = limits.max_tokens is not None and limits.max_tokens != defaults.max_tokens
+    if is_asked and asked is not None and asked > room:
         raise ConfigError(
-            f"max_tokens is {limits.max_tokens}; {bundle.name} captions have up to {room}"
+            f"max_tokens is {asked}; {bundle.name} captions have up to {room}"
             " tokens after the prompt"
         )
     stop = defaults.stop if limits.stop is None else limits.stop

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from capsmith.errors import ConfigError
-from capsmith.types import Beam, Contrastive, FinishReason, Sample, Strategy, TopN
+from capsmith.types import Beam, Contrastive, FinishReason, Greedy, Sample, Strategy, TopN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,11 @@ def check_strategy(strategy: Strategy) -> None:
     elif isinstance(strategy, Contrastive):
         _require(0 <= strategy.alpha <= 1, f"alpha is {strategy.alpha}; use 0 to 1")
         _require(strategy.k >= 1, f"k is {strategy.k}; contrastive search needs at least 1")
+    else:
+        name = type(strategy).__name__
+        _require(
+            isinstance(strategy, Greedy), f"a {name} is no strategy; use Beam(), Sample(), ..."
+        )
 
 
 def _check_beam(beam: Beam) -> None:

@@ -12,7 +12,7 @@ import torch
 from capsmith.bundle import Bundle, read_bundle
 from capsmith.data.manifest import Manifest
 from capsmith.data.store import FeatureStore, read_description
-from capsmith.errors import ConfigError
+from capsmith.errors import BundleError, ConfigError
 from capsmith.export.captioner import Bits, Papers, export_captioner, write_encoder
 from capsmith.models.policies import finished
 from capsmith.registry import DEFAULT, open_bundle
@@ -106,6 +106,8 @@ def export_run(run: Path, bundle: Path, *, precision: Bits) -> Bundle:
     Its graphs are compared with the modules on the run's own photos, where their features are
     there. Raises `CheckpointError` for a folder that is no run, or has no best captioner yet.
     """
+    if bundle.exists():
+        raise BundleError(f"{bundle}: exists, and bundles never change; choose a new folder")
     known = checkpoint.read_run(run)
     assembly = put_together(known.recipe, known.tokens, base=known.base)
     checkpoint.load_weights(assembly.model, run / "best.safetensors")

@@ -40,6 +40,10 @@ _REFERENCES = 5
 """Captions of a photo that a reward is measured against, as many as COCO has."""
 
 
+_BEFORE_A_RUN = ("data.jsonl", "features", "logs")
+"""What a run's folder may hold before its recipe is in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended: the best bundle and its CIDEr on the validation photos."""
@@ -57,6 +61,7 @@ def train(
     base: the folder that the recipe's paths are relative to. Raises `ConfigError` where the folder
     holds a run of another recipe, and what data, encoder, tokenizer and language model raise.
     """
+    _refuse_foreign(output)
     train_set, validation_set = read_splits(recipe.data, base)
     if recipe.self_critical.steps and len(train_set.languages) > 1:
         raise ConfigError(
@@ -78,6 +83,19 @@ def train(
     train_set = replace(train_set, photos=photos.train)
     run = _Run(assembly, output, log, tracker, photos, train_set, base=base)
     return run.all_stages()
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raise `ConfigError` for a folder with other things in it, or a file."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output}: is a file; choose a folder for the run")
+    if not output.exists() or checkpoint.is_run(output):
+        return
+    strange = [path.name for path in output.iterdir() if path.name not in _BEFORE_A_RUN]
+    if strange:
+        raise ConfigError(
+            f"{output}: is no run of capsmith train and holds {strange[0]}; choose a new folder"
+        )
 
 
 def _tracker(recipe: Recipe, output: Path) -> Accelerator:

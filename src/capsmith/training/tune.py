@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,17 +111,14 @@ def _dealt(manifest: Manifest, language: str) -> Manifest:
             f"{len(photos)} photos have captions in {language}; tuning needs {_FEWEST} at least,"
             " and some hundreds to show a difference"
         )
-    has_test = any(photo.split == "test" for photo in photos)
-    has_val = any(photo.split == "val" for photo in photos)
-    dealt = Manifest(photos)
-    if not has_test:
-        drawn = dealt.hold_out(_TEST_SHARE, seed=1)
-        held = {photo.id for photo in drawn.of_split("val").photos}
-        photos = tuple(replace(p, split="test") if p.id in held else p for p in photos)
-    if not has_val:
-        rest = Manifest(tuple(p for p in photos if p.split != "test"))
-        held = {p.id for p in rest.hold_out(_VALIDATION_SHARE, seed=2).of_split("val").photos}
-        photos = tuple(replace(p, split="val") if p.id in held else p for p in photos)
+    for split, share in (("test", _TEST_SHARE), ("val", _VALIDATION_SHARE)):
+        if not any(photo.split == split for photo in photos):
+            free = [photo.id for photo in photos if photo.split not in ("test", "val")]
+            drawn = sorted(
+                free, key=lambda name: hashlib.sha256(f"{split} {name}".encode()).digest()
+            )
+            chosen = set(drawn[: round(share * len(free))])
+            photos = tuple(replace(p, split=split) if p.id in chosen else p for p in photos)
     photos = tuple(p if p.split in ("test", "val") else replace(p, split="train") for p in photos)
     return Manifest(photos)
 

@@ -66,5 +66,11 @@ def test_what_is_wrong_is_named() -> None:
         build_mapper("mlp", {"rows": 4, "width": 8})
     with pytest.raises(ConfigError, match="language model gpt2 has an unknown field 'depth'"):
         build_language_model("gpt2", {"depth": 3})
+    with pytest.raises(ConfigError, match="gpt2: 4 heads do not divide its width, 97"):
+        build_language_model("gpt2", {"width": 97, "heads": 4})
+    with pytest.raises(ConfigError, match="encoder: 3 heads do not divide its input_width, 16"):
+        build_mapper("encoder", {"input_width": 16, "rows": 4, "width": 9, "heads": 3})
+    with pytest.raises(ConfigError, match="llama: 3 key_value_heads do not divide its 4 heads"):
+        build_language_model("llama", {"width": 64, "heads": 4, "key_value_heads": 3})
     with pytest.raises(ConfigError, match="recurrent has 'rnn' as cell, which must be one of"):
         build_language_model("recurrent", {"vocab_size": 5, "cell": "rnn"})

@@ -221,6 +221,11 @@ def test_limits_that_cannot_be_kept_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_strategy_is_refused(captioner: Captioner, photos: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="a str is no strategy"):
+        captioner.caption(photos[0], "beam")  # type: ignore[arg-type]
+
+
 def test_languages(captioner: Captioner, photos: list[Path]) -> None:
     assert captioner.languages == ("en", "de")
     german = captioner.caption_many(photos, language="de")
