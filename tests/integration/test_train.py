@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,14 +60,12 @@ def go(trained: Path, name: str, **sections: Any) -> tuple[Path, Outcome]:
     base = trained.parent
     features = {"store": "trained/features", **sections.pop("features", {})}
     path = runs.write_recipe(base, f"{name}.yaml", features=features, **sections)
-    return base / name, proceed(trained, path)
+    return base / name, proceed(path)
 
 
-def proceed(trained: Path, path: Path) -> Outcome:
+def proceed(path: Path) -> Outcome:
     output = path.with_suffix("")
     output.mkdir(exist_ok=True)
-    if not (output / "encoder.onnx").exists() and "pixels" not in path.read_text():
-        shutil.copy(trained / "encoder.onnx", output)
     return train(read_recipe(path), output, base=path.parent, log=silent)
 
 
@@ -120,7 +117,6 @@ def test_the_same_recipe_gives_the_same_weights(trained: Path) -> None:
     first = weights(trained / "best.safetensors")
     again = trained.parent / "again"
     again.mkdir()
-    shutil.copy(trained / "encoder.onnx", again)
     recipe = read_recipe(trained.parent / "tiny.yaml")
     train(recipe, again, base=trained.parent, log=silent)
     assert_equal(weights(again / "best.safetensors"), first)
@@ -219,14 +215,13 @@ def test_killed_runs_end_as_if_they_had_never_stopped(trained: Path) -> None:
     path = runs.write_recipe(trained.parent, "stopped.yaml", features=features, **STOPPED)
     stopped = trained.parent / "stopped"
     stopped.mkdir()
-    shutil.copy(trained / "encoder.onnx", stopped)
     arguments = ["train", path, "-o", stopped]
     kill_when(arguments, stopped, "recipe.json")
     kill_when(arguments, stopped, "checkpoints/captions-0000003")
     assert not (stopped / "checkpoints" / "captions-0000040").exists()
     kill_when(arguments, stopped, "checkpoints/reward-0000003")
     assert not (stopped / "checkpoints" / "reward-0000012").exists()
-    proceed(trained, path)
+    proceed(path)
     assert runs.metrics(stopped) == runs.metrics(whole)
     for name in ("captions-0000040", "reward-0000012"):
         saved = Path("checkpoints", name, "captioner.safetensors")
@@ -324,7 +319,6 @@ def test_several_processes_train_one_captioner(trained: Path) -> None:
     path = runs.write_recipe(trained.parent, "processes.yaml", training={"steps": 4})
     output = trained.parent / "processes"
     output.mkdir()
-    shutil.copy(trained / "encoder.onnx", output)
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu",
          "-m", "capsmith", "train", path, "-o", output],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch")
 
@@ -21,10 +22,15 @@ PHOTOS = 32
 
 
 def write_own_photos(folder: Path, count: int) -> Path:
-    """Photos with a caption each in words that the embedded captioner never says."""
+    """Patches and plain photos, captioned in words that the embedded captioner never says."""
     names = [f"{number:02}.jpg" for number in range(count)]
     write_photos(folder, names)
-    rows = [f"{name},a quilt of colored patches\n" for name in names]
+    for number, name in enumerate(names):
+        if number % 2:
+            colour = ((number * 53) % 256, (number * 101) % 256, (number * 29) % 256)
+            Image.new("RGB", (48, 32), colour).save(folder / name)
+    said = ("a quilt of colored patches", "one plain wall")
+    rows = [f"{name},{said[number % 2]}\n" for number, name in enumerate(names)]
     (folder / "captions.csv").write_text("image,caption\n" + "".join(rows))
     return folder / "captions.csv"
 
@@ -42,7 +48,7 @@ def test_tuning_learns_the_words_of_ones_own_photos(tmp_path: Path) -> None:
     tuned = capsmith.load(tmp_path / "run" / "best")
     held_out = [photo.source.picture() for photo in splits["test"]]
     said = {caption.text for caption in tuned.caption_many(held_out)}
-    assert said == {"A quilt of colored patches."}
+    assert said == {"A quilt of colored patches.", "One plain wall."}
 
 
 def test_a_captioner_is_not_better_than_itself(tmp_path: Path) -> None:

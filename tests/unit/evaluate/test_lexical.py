@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capsmith.errors import DataError
@@ -87,7 +87,7 @@ def test_bleu_is_penalised_against_the_closest_reference_the_shorter_of_two():
     assert short[0] == pytest.approx(math.exp(1 - 4 / 2), abs=1e-6)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(CAPTION, min_size=1, max_size=5))
 def test_a_caption_equal_to_a_reference_is_perfect(captions):
     candidates = [" ".join(words) for words in captions]
