@@ -235,7 +235,7 @@ def endless_continue(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 99)
 
 
-ZIPPED = gzip.compress(bytes(20_000_000))
+ZIPPED = gzip.compress(bytes(20_000_000), mtime=0)
 BODIES = {
     "slow_head": (slow_head, "not done within 1 seconds"),
     "slow_body": (slow_body, "not done within 1 seconds"),

@@ -142,7 +142,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "bmp-50k": lambda: (
         b"BM" + struct.pack("<LLLLiiHH", 99, 0, 54, 40, 50_000, 50_000, 1, 24) + bytes(99)
     ),
-    "gzip-in-gzip": lambda: gzip.compress(gzip.compress(bytes(50_000_000), 1), 1),
+    "gzip-in-gzip": lambda: gzip.compress(gzip.compress(bytes(50_000_000), 1), 1, mtime=0),
 }
 HARMLESS: dict[str, Callable[[], bytes]] = {
     "gif-frames": gif_of_many_frames,
