@@ -260,6 +260,7 @@ def seeds() -> list[bytes]:
     ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("flips", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_flipped_bytes(flips: int) -> None:
     chance, files, opened = random.Random(0), seeds(), 0

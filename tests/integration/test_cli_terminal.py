@@ -97,6 +97,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_ten_thousand_photos_stay_within_400_mb(bundle: Path, many: Path) -> None:
     run = command("caption", "--model", bundle, "--threads", "1", "--beam", "1", many)

@@ -44,6 +44,7 @@ def in_batches(features: Features) -> Iterator[Features]:
         start += size
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.skipif(not registry.names(), reason="no bundle is embedded in this tree")
 def test_captions_depend_on_the_photo_alone() -> None:

@@ -83,6 +83,7 @@ def test_example_photos_are_credited_small_and_without_metadata() -> None:
             assert not picture.getexif()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "docs"

@@ -17,7 +17,7 @@ import pytest
 from capsmith import __version__, registry
 from tests.integration.command import EXAMPLES, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 MAX_WHEEL_BYTES = 30_000_000
 

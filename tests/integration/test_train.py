@@ -113,6 +113,7 @@ def test_tensorboard_has_losses_scores_captions_and_photos(trained: Path) -> Non
     assert any("captions/0" in tag for tag in tags["tensors"])
 
 
+@pytest.mark.ci
 def test_the_same_recipe_gives_the_same_weights(trained: Path) -> None:
     first = weights(trained / "best.safetensors")
     again = trained.parent / "again"
@@ -209,6 +210,7 @@ def kill_when(arguments: list[Any], begun: Path, pattern: str) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.ci
 def test_killed_runs_end_as_if_they_had_never_stopped(trained: Path) -> None:
     whole, _ = go(trained, "whole", **STOPPED)
     features = {"store": "trained/features"}

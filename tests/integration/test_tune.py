@@ -35,6 +35,7 @@ def write_own_photos(folder: Path, count: int) -> Path:
     return folder / "captions.csv"
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_tuning_learns_the_words_of_ones_own_photos(tmp_path: Path) -> None:
     captions = write_own_photos(tmp_path, PHOTOS)
