@@ -6,6 +6,7 @@ CapsmithError            1   anything below
 │   └── ImageError       1   a picture cannot be read
 ├── BundleError          3   a bundle is missing, broken, tampered with or too new
 │   └── CheckpointError  3   a checkpoint is not recognised or unsafe
+├── DivergedError        1   a training's loss is not a number any more
 └── DownloadError        3   an address cannot be fetched, or must not be
 
 The number is the command line's exit status. Each class has a stable `code`, which JSON output
@@ -54,6 +55,12 @@ class CheckpointError(BundleError):
     """A checkpoint is not recognised, or cannot be read safely."""
 
     code = "checkpoint"
+
+
+class DivergedError(CapsmithError):
+    """A training's loss is not a number any more."""
+
+    code = "diverged"
 
 
 class DownloadError(CapsmithError):

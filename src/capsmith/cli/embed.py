@@ -108,7 +108,9 @@ def _named_encoder(
 
         from capsmith.models.encoder_names import open_encoder, parse_spec
         from capsmith.models.feature_encoder import TorchFeatureEncoder
+        from capsmith.models.freed_memory import keep_freed_memory
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     spec = parse_spec(name, weights=weights, output=output)

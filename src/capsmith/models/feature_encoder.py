@@ -16,6 +16,9 @@ from capsmith.errors import ConfigError
 from capsmith.models.image_encoder import ImageEncoder
 from capsmith.runtime.preprocess import to_pixels
 
+# A processor's caches hold the maps of few pictures; a graphics card wants many.
+_ON_CPU, _ON_CUDA = 2, 64
+
 
 class TorchFeatureEncoder:
     """A `data.embed.FeatureEncoder` on the processor or a CUDA device.
@@ -30,7 +33,9 @@ class TorchFeatureEncoder:
             there = "auto, cpu and cuda" if has_cuda else "auto and cpu"
             raise ConfigError(f"device {device} is not there for this encoder; use {there}")
         self._device = "cuda" if has_cuda and device != "cpu" else "cpu"
-        self._encoder = encoder.to(self._device).eval()
+        # Convolutions run twice as fast where the channels of a place lie together.
+        self._encoder = encoder.to(self._device, memory_format=torch.channels_last).eval()
+        self._at_once = _ON_CUDA if self._device == "cuda" else _ON_CPU
         self.size = (encoder.preprocessing.width, encoder.preprocessing.height)
         self.facts = EncoderFacts(
             name=f"{encoder.name}@{hash_of_weights(encoder)[:16]}",
@@ -43,8 +48,11 @@ class TorchFeatureEncoder:
         """Features float32 (n, rows, width) of n upright RGB pictures of any size."""
         pixels = np.stack([to_pixels(one, self._encoder.preprocessing) for one in pictures])
         with torch.inference_mode():
-            features = self._encoder(torch.from_numpy(pixels).to(self._device))
-        made: Floats = features.float().cpu().numpy()
+            parts = [
+                self._encoder(part.to(self._device)).float().cpu()
+                for part in torch.from_numpy(pixels).split(self._at_once)
+            ]
+        made: Floats = torch.cat(parts).numpy()
         return made
 
 

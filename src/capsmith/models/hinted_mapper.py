@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from capsmith.models.mappers import Mapper, MapperConfig
 
 
+HINTS = 5
+"""Words that a mapper hints at, where its config says no number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintedGridConfig(MapperConfig):
     """rows: of the encoder's features, and `hints` more. classes: that the encoder tells apart;
@@ -17,7 +21,7 @@ class HintedGridConfig(MapperConfig):
 
     classes: int
     words: int
-    hints: int = 5
+    hints: int = HINTS
     heads: int = 5
     dropout: float = 0.1
 

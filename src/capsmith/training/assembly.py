@@ -19,7 +19,7 @@ from capsmith.models.caption_model import CaptionModel
 from capsmith.models.class_words import read_class_words
 from capsmith.models.encoder_names import open_encoder
 from capsmith.models.encoders import EfficientNetLite, published_efficientnet_lite
-from capsmith.models.hinted_mapper import HintedGridMapper
+from capsmith.models.hinted_mapper import HINTS, HintedGridMapper
 from capsmith.models.image_encoder import ImageEncoder
 from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.models.mappers import Mapper
@@ -206,7 +206,7 @@ def _hinted(
     sizes |= {
         "input_width": encoder.width,
         "width": language_model.width,
-        "rows": encoder.rows + int(sizes.get("hints", 5)),
+        "rows": encoder.rows + int(sizes.get("hints", HINTS)),
         "classes": len(found.table),
         "words": len(found.words),
     }

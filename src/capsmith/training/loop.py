@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from capsmith.errors import CapsmithError
+from capsmith.errors import CapsmithError, DivergedError
 from capsmith.training.batches import Batch, Batches
 from capsmith.training.schedule import Average, Schedule, parameter_groups
 
@@ -19,13 +20,7 @@ Terms = dict[str, Tensor]
 """Parts of a loss by name; their sum is minimised."""
 
 
-class DivergedError(CapsmithError):
-    """A loss is not a number any more."""
-
-    code = "diverged"
-
-
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What a stage minimises: a module, so that it can be distributed as a whole.
 
     `captioner` is the module with the weights.
@@ -33,9 +28,9 @@ class Objective(nn.Module):
 
     captioner: nn.Module
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """The loss of a batch, in parts."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,15 +72,14 @@ class RewardObjective(Objective):
         super().__init__()
         self.captioner: CaptionModel = captioner
         self.reward, self.rules, self.captions = reward, rules, captions
-        self.last_reward = 0.0
 
     def forward(self, batch: Batch) -> Terms:
-        """{"ranking": the loss}; the batch's mean reward is left in `last_reward`."""
+        """{"ranking": the loss of `self_critical_loss`}."""
         model = self.captioner
         with torch.no_grad():  # an encoder has learned what it can from words
             features = features_of(model, batch.inputs)
         prefix = model.mapper(features)
-        loss, self.last_reward = self_critical_loss(
+        loss, _ = self_critical_loss(
             model, prefix, self.reward, batch.photos, rules=self.rules, captions=self.captions
         )
         return {"ranking": loss}

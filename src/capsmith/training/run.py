@@ -17,6 +17,7 @@ from capsmith.data.watch import Watch, unwatched
 from capsmith.errors import ConfigError
 from capsmith.evaluate.lexical import CiderD
 from capsmith.export.captioner import caption_room
+from capsmith.models.freed_memory import keep_freed_memory
 from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
@@ -62,6 +63,7 @@ def train(
     holds a run of another recipe, and what data, encoder, tokenizer and language model raise.
     """
     _refuse_foreign(output)
+    keep_freed_memory()
     train_set, validation_set = read_splits(recipe.data, base)
     if recipe.self_critical.steps and len(train_set.languages) > 1:
         raise ConfigError(

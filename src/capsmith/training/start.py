@@ -37,9 +37,15 @@ class Start:
 
     def complete(self, recipe: Recipe) -> Recipe:
         """The recipe with the bundle's encoder, mapper, language model and text rules."""
-        parts: dict[str, Any] = json.loads(self.bundle.provenance[ARCHITECTURE])
         encoder = EncoderSpec(family="shipped", name=str(self.bundle.folder))
-        return replace(recipe, encoder=encoder, text=self.bundle.text, **parts)
+        try:
+            parts: dict[str, Any] = json.loads(self.bundle.provenance[ARCHITECTURE])
+            return replace(recipe, encoder=encoder, text=self.bundle.text, **parts)
+        except (ValueError, TypeError) as error:
+            raise BundleError(
+                f"{self.bundle.folder}: how its parts are built cannot be read ({error}); train"
+                " from another bundle"
+            ) from None
 
     def tokens(self) -> CaptionTokens:
         """The bundle's tokens."""

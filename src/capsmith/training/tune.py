@@ -11,7 +11,7 @@ import capsmith
 from capsmith.data.manifest import Manifest, Photo, write_manifest
 from capsmith.data.sources import DataSource, read_data
 from capsmith.data.watch import Watch, unwatched
-from capsmith.errors import ConfigError, DataError
+from capsmith.errors import DataError
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.report import Report, report
 from capsmith.evaluate.statistics import Interval, paired_difference
@@ -152,7 +152,4 @@ def _recipe(captioner: Captioner, manifest: Manifest) -> Recipe:
         ),
         validation=Validation(every=4 * steps_per_epoch, photos=500, patience=2),
     )
-    try:
-        return Start(bundle).complete(recipe)
-    except ValueError as error:
-        raise ConfigError(f"{bundle.folder}: its architecture cannot be read ({error})") from None
+    return Start(bundle).complete(recipe)

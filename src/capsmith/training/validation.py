@@ -11,7 +11,7 @@ import torch
 
 from capsmith.bundle import Description
 from capsmith.data.manifest import Photo
-from capsmith.errors import DataError
+from capsmith.errors import DataError, DivergedError
 from capsmith.evaluate.report import Report, report
 from capsmith.evaluate.tokenize import separated
 from capsmith.models.caption_model import CaptionModel
@@ -22,7 +22,6 @@ from capsmith.runtime.engine import Floats
 from capsmith.runtime.tokenizer import Tokenizer
 from capsmith.training.batches import Inputs
 from capsmith.training.examples import Draw, Examples
-from capsmith.training.loop import DivergedError
 from capsmith.training.objectives import features_of
 
 _BATCH = 32
