@@ -106,6 +106,21 @@ def toy_files(seed: int = 0) -> dict[str, bytes]:
     }
 
 
+def bundle_with_text_tower(folder: Path) -> Bundle:
+    """The toy with a text tower."""
+    section = {"languages": ["en"], "max_tokens": 8, "scale": 10.0}
+    return toy_bundle(folder, changes={"text_tower": section}, files=text_tower_files())
+
+
+def text_tower_files() -> dict[str, bytes]:
+    """The two files of the toy's text tower; the tokenizer ends every text with <eos>."""
+    tokenizer = word_tokenizer(VOCABULARY)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", VOCABULARY.index("<eos>"))]
+    )
+    return {"text.onnx": text_tower(), "text_tokenizer.json": tokenizer.to_str().encode()}
+
+
 def text_tower(seed: int = 0) -> bytes:
     """A `text.onnx` for the toy: the mean of one vector a token."""
     vectors = np.random.default_rng(seed).normal(size=(len(VOCABULARY), FEATURE_WIDTH))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Contrastive,
         Greedy,
         Limits,
+        Match,
         Sample,
         TopN,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "Greedy",
     "ImageError",
     "Limits",
+    "Match",
     "PictureLimits",
     "Sample",
     "TopN",
@@ -64,7 +66,10 @@ _HOMES = {
     "PictureLimits": "capsmith.runtime.pictures",
     "load": "capsmith.runtime.captioner",
     **dict.fromkeys(
-        ["Beam", "Candidate", "Caption", "Contrastive", "Greedy", "Limits", "Sample", "TopN"],
+        (
+            *("Beam", "Candidate", "Caption", "Contrastive", "Greedy", "Limits", "Match"),
+            *("Sample", "TopN"),
+        ),
         "capsmith.types",
     ),
 }

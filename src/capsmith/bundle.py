@@ -12,145 +12,62 @@ import json
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from capsmith import atomic, strict_json
+from capsmith.description import (
+    FORMAT,
+    Decoding,
+    Description,
+    Encoder,
+    FileFacts,
+    LanguageModel,
+    Prefix,
+    Preprocessing,
+    Quirks,
+    TextRules,
+    TextTower,
+    check_values,
+)
 from capsmith.errors import BundleError
 from capsmith.file_hashes import remembered_sha256, sha256_of
-from capsmith.types import Limits, Strategy
 
-FORMAT = 1
+__all__ = [
+    "DESCRIPTION_NAME",
+    "FORMAT",
+    "GRAPHS",
+    "MAX_DESCRIPTION_BYTES",
+    "Bundle",
+    "Decoding",
+    "Description",
+    "Encoder",
+    "FileFacts",
+    "LanguageModel",
+    "Prefix",
+    "Preprocessing",
+    "Quirks",
+    "TextRules",
+    "TextTower",
+    "Verify",
+    "read_bundle",
+    "read_description",
+    "write_bundle",
+]
+
 DESCRIPTION_NAME = "captioner.json"
 
 GRAPHS = ("encoder.onnx", "mapper.onnx", "decoder.onnx", "text.onnx")
 _REQUIRED = ("mapper.onnx", "decoder.onnx", "tokenizer.json", "README.md", "LICENSE.md")
-_OPTIONAL = ("encoder.onnx", "text.onnx", "classes.txt")
+_TEXT_TOWER = ("text.onnx", "text_tokenizer.json")
+_OPTIONAL = ("encoder.onnx", *_TEXT_TOWER, "classes.txt")
 MAX_DESCRIPTION_BYTES = 1_000_000
-_MAX_DIMENSION = 1 << 24  # far over any real model; keeps sizes from a file out of overflow
 _DIGEST = "description_sha256"
 _AGAIN = "download or export the bundle again"
 
 Verify = Literal["auto", "always"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """The image encoder: its name and its features, `rows` x `width` a picture.
-
-    `embedding` says how one vector is made of the rows: the first of them, or their mean.
-    """
-
-    name: str
-    rows: int
-    width: int
-    embedding: Literal["first", "mean"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """How an RGB picture becomes pixels: resized to `width` x `height`, then (x/255 - mean)/std.
-
-    "squash" resizes without keeping the shape; "crop" brings the short side to size and cuts the
-    centre out.
-    """
-
-    width: int
-    height: int
-    resize: Literal["squash", "crop"]
-    interpolation: Literal["bicubic", "bilinear", "lanczos"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prefix:
-    """What the mapper gives the language model: `rows` x `width` a picture."""
-
-    rows: int
-    width: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageModel:
-    """The language model's tokens: those that start, end and never enter a caption."""
-
-    kind: Literal["prefix", "cross-attention", "recurrent"]
-    vocab_size: int
-    max_tokens: int
-    start_tokens: tuple[int, ...]
-    stop_tokens: tuple[int, ...]
-    never_tokens: tuple[int, ...]
-    precision: Literal["float32", "float16", "int8", "int4"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRules:
-    """How the tokens' text becomes a caption, and a prompt becomes tokens.
-
-    `join` stands between the tokens of a word-level vocabulary; where the tokens carry their own
-    spaces (byte-level BPE) it is empty.
-    """
-
-    lowercase_prompt: bool
-    capitalise: bool
-    final_period: bool
-    join: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """What a caller gets who names neither a strategy nor limits."""
-
-    strategy: Strategy
-    limits: Limits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quirks:
-    """Named rules of ancestors that a bundle follows; format 1 knows none so far."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileFacts:
-    """Size and SHA-256 (lower-case hex) of one file of the bundle."""
-
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """The content of `captioner.json`. The first language is the default."""
-
-    format: int
-    name: str
-    version: str
-    languages: tuple[str, ...]
-    licence: str
-    provenance: Mapping[str, str]
-    encoder: Encoder
-    preprocessing: Preprocessing
-    prefix: Prefix
-    language_model: LanguageModel
-    text: TextRules
-    language_tokens: Mapping[str, tuple[int, ...]]
-    decoding: Decoding
-    quirks: Quirks
-    files: Mapping[str, FileFacts]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `captioner.json` holds, without the checksum over itself."""
-        names = [field.name for field in fields(Description)]  # a Bundle has its folder too
-        plain = {name: entry for name, entry in asdict(self).items() if name in names}
-        strategy = self.decoding.strategy
-        plain["decoding"]["strategy"] = {
-            "kind": strict_json.tag(type(strategy)),
-            **asdict(strategy),
-        }
-        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +83,8 @@ class Bundle(Description):
 
     @property
     def has_text_tower(self) -> bool:
-        """Whether `text.onnx` is inside, which embeds text in the space of the pictures."""
-        return "text.onnx" in self.files
+        """Whether a text tower is inside, which embeds text in the space of the pictures."""
+        return self.text_tower is not None
 
     @property
     def size_bytes(self) -> int:
@@ -291,49 +208,10 @@ def _parse_description(folder: Path, value: Mapping[str, Any]) -> Description:
     body = {name: entry for name, entry in value.items() if name != _DIGEST}
     try:
         description = strict_json.parse(Description, body)
-        _check_values(description)
+        check_values(description)
     except ValueError as error:
         raise _bad(path, str(error), _AGAIN) from None
     return description
-
-
-def _check_values(description: Description) -> None:
-    """Raise `ValueError` where a value has the right type and makes no sense."""
-    model, pixels = description.language_model, description.preprocessing
-    if description.format != FORMAT:
-        raise ValueError(f"has format {description.format}, which never existed")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", description.name):
-        raise ValueError("has a name that is not lower-case letters, digits, '.', '_' and '-'")
-    if not description.languages or len(set(description.languages)) < len(description.languages):
-        raise ValueError("must list at least one language, each once")
-    if not description.language_tokens.keys() <= set(description.languages):
-        raise ValueError("has language_tokens for a language that is not listed")
-    _check_sizes(description)
-    if min(pixels.std) <= 0:
-        raise ValueError("has a preprocessing.std that is not over 0")
-    languages: Sequence[tuple[int, ...]] = list(description.language_tokens.values())
-    for tokens in (model.start_tokens, model.stop_tokens, model.never_tokens, *languages):
-        if any(not 0 <= token < model.vocab_size for token in tokens):
-            raise ValueError("names a token that is outside the vocabulary")
-    if not model.stop_tokens:
-        raise ValueError("names no stop token")
-
-
-def _check_sizes(description: Description) -> None:
-    model, pixels = description.language_model, description.preprocessing
-    positive = {
-        "encoder.rows": description.encoder.rows,
-        "encoder.width": description.encoder.width,
-        "preprocessing.width": pixels.width,
-        "preprocessing.height": pixels.height,
-        "prefix.rows": description.prefix.rows,
-        "prefix.width": description.prefix.width,
-        "language_model.vocab_size": model.vocab_size,
-        "language_model.max_tokens": model.max_tokens,
-    }
-    for where, number in positive.items():
-        if not 0 < number <= _MAX_DIMENSION:
-            raise ValueError(f"has {strict_json.show(number)} as {where}, which is out of range")
 
 
 def _check_names(folder: Path, description: Description) -> None:
@@ -346,9 +224,15 @@ def _check_names(folder: Path, description: Description) -> None:
             raise _bad(path, f"lists {name} without {graph}", _AGAIN)
         if not re.fullmatch(r"[0-9a-f]{64}", facts.sha256) or facts.size_bytes < 0:
             raise _bad(path, f"lists {name} without a proper sha256 and size", _AGAIN)
-    for name in _REQUIRED:
+    has_tower = description.text_tower is not None
+    for name in (*_REQUIRED, *(_TEXT_TOWER if has_tower else ())):
         if name not in description.files:
             raise _bad(path, f"does not list {name}", _AGAIN)
+    # Format 1 had text.onnx alone, which read the captions' tokens; nothing ever wrote one.
+    known = {"text.onnx"} if description.format == 1 else set[str]()
+    stray = description.files.keys() & set(_TEXT_TOWER) - known
+    if stray and not has_tower:
+        raise _bad(path, f"lists {min(stray)} without a text_tower", _AGAIN)
 
 
 def _check_name(folder: Path, name: str) -> None:

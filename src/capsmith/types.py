@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
-Rerank = Literal["none", "consensus"]
+Rerank = Literal["none", "consensus", "match"]
 BeamRule = Literal["power", "mean-with-stop"]
 
 
@@ -44,6 +44,9 @@ class Beam:
     rule "mean-with-stop": finished and running beams compete at every step by mean
     log-probability, the stop token counted (ClipCap's `generate_beam`).
     groups > 1 is diverse beam search (Vijayakumar et al. 2018, Hamming diversity).
+    rerank: what puts the captions found in order instead of their scores. "consensus": the one
+    most like the others first. "match": the one first that the bundle's text tower finds closest
+    to the picture.
     """
 
     size: int = 5
@@ -108,6 +111,23 @@ class Candidate:
     logprob: float
     mean_logprob: float
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """How well a text fits a picture.
+
+    cosine: between the two embeddings, -1 to 1. probability: that this text is the picture's,
+    where one of the texts given is.
+    """
+
+    text: str
+    cosine: float
+    probability: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for `json.dumps`."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,14 @@ from capsmith import file_hashes
 from capsmith.bundle import FORMAT, read_bundle, write_bundle
 from capsmith.errors import BundleError
 from capsmith.types import Beam, Contrastive, Greedy, Limits, Sample, Strategy, TopN
-from tests.bundles import names, rewrite, toy_bundle, toy_description, toy_files
+from tests.bundles import (
+    bundle_with_text_tower,
+    names,
+    rewrite,
+    toy_bundle,
+    toy_description,
+    toy_files,
+)
 
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "bundles"
 
@@ -130,11 +137,48 @@ def test_a_description_with_a_fault_is_not_written(tmp_path: Path) -> None:
 
 
 def test_optional_files(tmp_path: Path) -> None:
-    extra = {"text.onnx": b"t", "classes.txt": b"c", "decoder.onnx.data": b"d"}
+    extra = {"classes.txt": b"c", "decoder.onnx.data": b"d"}
     read = toy_bundle(tmp_path / "toy", files={**extra, "encoder.onnx": None})
     assert read_bundle(tmp_path / "toy") == read
     assert not read.has_encoder
+
+
+TOWER = {"languages": ["en"], "max_tokens": 8, "scale": 10.0}
+
+
+def test_a_text_tower_is_two_files_and_a_section(tmp_path: Path) -> None:
+    read = bundle_with_text_tower(tmp_path / "toy")
+    assert read_bundle(tmp_path / "toy") == read
     assert read.has_text_tower
+    assert read.text_tower is not None
+    assert read.text_tower.max_tokens == 8
+
+
+@pytest.mark.parametrize(
+    ("section", "files", "wrong"),
+    [
+        (TOWER, ("text.onnx",), r"does not list text_tokenizer\.json"),
+        (TOWER, ("text_tokenizer.json",), r"does not list text\.onnx"),
+        (None, ("text.onnx",), r"lists text\.onnx without a text_tower"),
+        (TOWER | {"scale": 0.0}, ("text.onnx", "text_tokenizer.json"), "scale"),
+        (TOWER | {"max_tokens": 0}, ("text.onnx", "text_tokenizer.json"), "max_tokens"),
+    ],
+)
+def test_half_a_text_tower_is_refused(
+    tmp_path: Path, section: dict[str, Any] | None, files: tuple[str, ...], wrong: str
+) -> None:
+    with pytest.raises(BundleError, match=wrong):
+        toy_bundle(
+            tmp_path / "toy", changes={"text_tower": section}, files=dict.fromkeys(files, b"t")
+        )
+    assert names(tmp_path) == []
+
+
+def test_format_1_knew_no_text_tower_of_its_own(tmp_path: Path) -> None:
+    folder = bundle_with_text_tower(tmp_path / "toy").folder
+    rewrite(folder, lambda d: d.update(format=1))
+    with pytest.raises(BundleError, match="format 1"):
+        read_bundle(folder)
 
 
 Edit = Callable[[dict[str, Any]], object]
@@ -167,7 +211,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "strategy option": (lambda d: d["decoding"]["strategy"].update(luck=1), "unknown field"),
     "unknown quirk": (lambda d: d.update(quirks={"odd": True}), "unknown field quirks.'odd'"),
     "path as name": (lambda d: d.update(name="../toy"), "lower-case letters"),
-    "file not there": (lambda d: d["files"].update({"text.onnx": _facts()}), "is missing"),
+    "file not there": (lambda d: d["files"].update({"classes.txt": _facts()}), "is missing"),
     "hash no hash": (lambda d: d["files"]["mapper.onnx"].update(sha256="0"), "proper sha256"),
     "files as list": (lambda d: d.update(files=[]), "must be an object"),
 }

@@ -24,6 +24,7 @@ NAMES = [
     "Greedy",
     "ImageError",
     "Limits",
+    "Match",
     "PictureLimits",
     "Sample",
     "TopN",

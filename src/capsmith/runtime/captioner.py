@@ -15,8 +15,10 @@ from capsmith.bundle import Bundle
 from capsmith.errors import ConfigError, DataError, ImageError
 from capsmith.registry import DEFAULT, open_bundle
 from capsmith.runtime.constraints import known_tokens, resolve_limits
+from capsmith.runtime.embedding import embedding, unit
 from capsmith.runtime.engine import Floats
 from capsmith.runtime.graphs import Graphs
+from capsmith.runtime.match import matches
 from capsmith.runtime.pictures import Picture, PictureLimits, open_picture
 from capsmith.runtime.plan import Plan
 from capsmith.runtime.preprocess import to_pixels
@@ -24,7 +26,7 @@ from capsmith.runtime.read_ahead import read_ahead
 from capsmith.runtime.session import usable_cpus
 from capsmith.runtime.thumbnail import is_notebook, thumbnail
 from capsmith.runtime.tokenizer import Tokenizer
-from capsmith.types import Caption, Limits, Strategy
+from capsmith.types import Beam, Caption, Limits, Match, Sample, Strategy
 
 T = TypeVar("T")
 
@@ -228,19 +230,31 @@ class Captioner:
 
         Raises `ImageError` at the first picture that cannot be read.
         """
-        features = self.encode(pictures, batch_size=batch_size)
-        is_first = self._bundle.encoder.embedding == "first"
-        return _unit(features[:, 0] if is_first else features.mean(1))
+        return embedding(self.encode(pictures, batch_size=batch_size), self._bundle.encoder)
 
     def embed_text(self, texts: Iterable[str]) -> Floats:
         """One vector of length 1 a text, float32 (n, d), in the space of `embed`.
 
-        Raises `BundleError` where the bundle has no text tower.
+        A text's vector is the same alone and among others. Any text has one, the empty one too; a
+        text of more than `bundle.text_tower.max_tokens` tokens is cut there. Raises `BundleError`
+        where the bundle has no text tower.
         """
-        rows = [self._graphs.embed_text(self._tokenizer.encode(text)) for text in _listed(texts)]
-        if not rows:
-            return np.zeros((0, self._bundle.encoder.width), np.float32)
-        return _unit(np.concatenate(rows))
+        self._graphs.require_text_tower()
+        rows = [self._graphs.embed_text(text) for text in _listed(texts)]
+        return unit(np.concatenate([np.zeros((0, self._bundle.encoder.width), np.float32), *rows]))
+
+    def match(self, picture: Picture, texts: Iterable[str]) -> tuple[Match, ...]:
+        """How well each text fits the picture, the best first; equals stay in their order.
+
+        Raises `BundleError` where the bundle has no text tower, and `ImageError` for a picture
+        that cannot be read.
+        """
+        texts = tuple(_listed(texts))
+        vectors = self.embed_text(texts)
+        if not texts:
+            return ()
+        scale = self._graphs.require_text_tower().scale
+        return tuple(matches(self.embed([picture])[0], texts, vectors, scale))
 
     def stream(
         self,
@@ -270,8 +284,8 @@ class Captioner:
         Raises `ConfigError` where the captioner does not know a word of the text.
         """
         plan = self._plan(None, Limits(), language)
-        text = self._tokenizer.without_final_period(text)
-        tokens = known_tokens(text, "the text", bundle=self._bundle, tokenizer=self._tokenizer)
+        text = plan.tokenizer.without_final_period(text)
+        tokens = known_tokens(text, "the text", bundle=self._bundle, tokenizer=plan.tokenizer)
         read = self._read(picture, keep_thumbnail=False)
         return plan.score(self._graphs.encode(read.pixels[None]), tokens)
 
@@ -282,11 +296,14 @@ class Captioner:
                 f"language {language!r} is not in {self._bundle.name}; it has:"
                 f" {', '.join(self.languages)}"
             )
-        rules, prompt = resolve_limits(
-            limits, language, bundle=self._bundle, tokenizer=self._tokenizer
-        )
+        tokenizer = self._tokenizer.for_text(self._bundle.text_of(language))
+        rules, prompt = resolve_limits(limits, language, bundle=self._bundle, tokenizer=tokenizer)
         strategy = self._bundle.decoding.strategy if strategy is None else strategy
-        return Plan(self._graphs, self._tokenizer, strategy, rules, prompt, language)
+        if isinstance(strategy, Beam | Sample) and strategy.rerank == "match":
+            self._graphs.require_text_tower()
+        return Plan(
+            self._graphs, tokenizer, strategy, rules, prompt, language, self._bundle.encoder
+        )
 
     def _read(self, picture: Picture, *, keep_thumbnail: bool) -> _Input:
         preprocessing = self._bundle.preprocessing
@@ -340,9 +357,3 @@ def _listed(items: Iterable[T]) -> Iterable[T]:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from capsmith.errors import ConfigError
 from capsmith.runtime.beam import BeamSearch
 from capsmith.runtime.chains import Chains, Chooser, greedy_chooser, sample_chooser, top_n_chooser
 from capsmith.runtime.consensus import by_consensus
@@ -15,25 +16,37 @@ from capsmith.runtime.filters import log_softmax
 from capsmith.runtime.mean_beam import MeanBeamSearch
 from capsmith.runtime.rules import Hypothesis, Rules, check_rules, check_strategy
 from capsmith.runtime.search import Search, distinct, first_contexts
-from capsmith.types import Beam, Contrastive, Sample, Strategy, TopN
+from capsmith.types import Beam, Contrastive, Rerank, Sample, Strategy, TopN
 
-__all__ = ["Hypothesis", "Rules", "decode", "score", "stream"]
+__all__ = ["Hypothesis", "Judge", "Rules", "decode", "score", "stream"]
+
+Judge = Callable[[int, Sequence[Hypothesis]], Floats]
+"""How well each of n captions fits picture number i: float32 (n,), more is better."""
 
 _MAX_ROUNDS = 4
 """How often captions are drawn before fewer different ones than asked for are accepted."""
 
 
 def decode(
-    engine: Engine, prefix: Floats, strategy: Strategy, rules: Rules
+    engine: Engine,
+    prefix: Floats,
+    strategy: Strategy,
+    rules: Rules,
+    *,
+    judge: Judge | None = None,
 ) -> list[list[Hypothesis]]:
     """Captions of B pictures: one list a picture, best first, all captions of a list different.
 
     prefix: float32 (B, P, D), the mapper's rows. A list has as many captions as the strategy's
     `candidates`, or fewer where there are no more. What a picture gets does not depend on the
-    other pictures. Raises `ConfigError` for a strategy or rules that cannot be kept to.
+    other pictures. judge: what re-ranks by "match". Raises `ConfigError` for a strategy or rules
+    that cannot be kept to.
     """
     check_strategy(strategy)
     check_rules(rules, engine.vocab_size)
+    rerank = _rerank_of(strategy)
+    if rerank == "match" and judge is None:
+        raise ConfigError('rerank is "match", and there is no text tower here; use another')
     if not len(prefix):
         return []
     if isinstance(strategy, Sample | TopN):
@@ -43,26 +56,36 @@ def decode(
         for _ in _advances(engine, prefix, search, rules):
             pass
         results = search.results()
-    if isinstance(strategy, Beam | Sample) and strategy.rerank == "consensus":
+    if rerank == "consensus":
         results = [by_consensus(hypotheses) for hypotheses in results]
+    elif rerank == "match" and judge is not None:
+        results = [
+            _judged(hypotheses, judge(i, hypotheses)) for i, hypotheses in enumerate(results)
+        ]
     if isinstance(strategy, Beam):
         results = [hypotheses[: strategy.candidates] for hypotheses in results]
     return results
 
 
-def stream(engine: Engine, prefix: Floats, strategy: Strategy, rules: Rules) -> Iterator[int]:
+def stream(
+    engine: Engine,
+    prefix: Floats,
+    strategy: Strategy,
+    rules: Rules,
+    *,
+    judge: Judge | None = None,
+) -> Iterator[int]:
     """New tokens of one picture's best caption, each as soon as no later step can change it.
 
     prefix: float32 (1, P, D). Put together they are the first caption that `decode` gives. Greedy
     and contrastive search and single draws yield a token a step; a beam search yields what all its
-    captions agree on; several draws, and consensus re-ranking, are known at the end alone.
+    captions agree on; several draws, and any re-ranking, are known at the end alone.
     """
     check_strategy(strategy)
     check_rules(rules, engine.vocab_size)
     is_open = isinstance(strategy, Sample | TopN) and strategy.candidates > 1
-    is_open = is_open or (isinstance(strategy, Beam | Sample) and strategy.rerank != "none")
-    if is_open:
-        yield from decode(engine, prefix, strategy, rules)[0][0].token_ids
+    if is_open or _rerank_of(strategy) != "none":
+        yield from decode(engine, prefix, strategy, rules, judge=judge)[0][0].token_ids
         return
     search = _search(strategy, rules, 1, engine.vocab_size)
     sent = 0
@@ -104,6 +127,15 @@ def _advances(engine: Engine, prefix: Floats, search: Search, rules: Rules) -> I
         if not len(step.tokens):
             return
         state, scores = engine.step(state, step.tokens, step.parents, search.want)
+
+
+def _rerank_of(strategy: Strategy) -> Rerank:
+    return strategy.rerank if isinstance(strategy, Beam | Sample) else "none"
+
+
+def _judged(hypotheses: list[Hypothesis], marks: Floats) -> list[Hypothesis]:
+    """The same captions by falling marks; equals stay in their order."""
+    return [hypotheses[index] for index in np.argsort(-marks, kind="stable").tolist()]
 
 
 def _search(strategy: Strategy, rules: Rules, pictures: int, vocab_size: int) -> Search:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -14,11 +13,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from capsmith.bundle import Bundle
+from capsmith.bundle import Bundle, TextTower
 from capsmith.errors import BundleError
 from capsmith.registry import find_encoder
 from capsmith.runtime.engine import Floats, OnnxEngine
 from capsmith.runtime.session import open_session
+from capsmith.runtime.text_tokenizer import TextTokenizer
 
 
 class Graphs:
@@ -35,7 +35,7 @@ class Graphs:
         self._encoder_path = _encoder_path(bundle)
         self._lock = Lock()
         self._open: _Open | None = None
-        self._text: _Graph | None = None
+        self._text: _Text | None = None
         self._opened()
         _LIVING.add(self)
 
@@ -64,16 +64,24 @@ class Graphs:
         """The decoder."""
         return self._opened().engine
 
-    def embed_text(self, token_ids: Sequence[int]) -> Floats:
-        """The text tower's vector of one text, float32 (1, d)."""
-        if not self._bundle.has_text_tower:
-            raise BundleError(f"{self._bundle.folder}: has no text.onnx, so it cannot embed text")
-        with self._lock:
-            if self._text is None:
-                path = self._bundle.folder / "text.onnx"
-                width = self._bundle.encoder.width
-                self._text = self._graph(path, "tokens", "embedding", (width,))
-        return self._text.run_each(np.array([token_ids], np.int64))
+    def require_text_tower(self) -> TextTower:
+        """What the bundle says of its text tower; raises `BundleError` where it has none."""
+        tower = self._bundle.text_tower
+        if tower is None:
+            raise BundleError(
+                f"{self._bundle.folder}: has no text tower, so it cannot compare texts with"
+                " pictures; give it one: capsmith text-tower"
+            )
+        return tower
+
+    def embed_text(self, text: str) -> Floats:
+        """The text tower's vector of one text, float32 (1, d), not normalised."""
+        tower = self.require_text_tower()
+        opened = self._text
+        if opened is None:
+            with self._lock:
+                opened = self._text = self._text or self._open_text(tower)
+        return opened.graph.run_each(np.array([opened.tokenizer.encode(text)], np.int64))
 
     def forget_after_fork(self) -> None:
         """In a forked child: open everything again when it is next needed."""
@@ -105,6 +113,13 @@ class Graphs:
             encoder=self._graph(path, "pixels", "features", features) if path else None,
             mapper=self._graph(folder / "mapper.onnx", "features", "prefix", prefix),
             engine=engine,
+        )
+
+    def _open_text(self, tower: TextTower) -> _Text:
+        folder, width = self._bundle.folder, self._bundle.encoder.width
+        return _Text(
+            tokenizer=TextTokenizer(folder / "text_tokenizer.json", max_tokens=tower.max_tokens),
+            graph=self._graph(folder / "text.onnx", "tokens", "embedding", (width,)),
         )
 
     def _graph(self, path: Path, takes: str, gives: str, shape: tuple[int, ...]) -> _Graph:
@@ -166,6 +181,12 @@ class _Open:
     encoder: _Graph | None
     mapper: _Graph
     engine: OnnxEngine
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    tokenizer: TextTokenizer
+    graph: _Graph
 
 
 _LIVING: weakref.WeakSet[Graphs] = weakref.WeakSet()

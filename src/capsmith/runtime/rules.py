@@ -145,7 +145,10 @@ def _check_draws(candidates: int, seed: int) -> None:
 
 
 def _check_rerank(rerank: str) -> None:
-    _require(rerank in ("none", "consensus"), f'rerank is "{rerank}"; use "none" or "consensus"')
+    _require(
+        rerank in ("none", "consensus", "match"),
+        f'rerank is "{rerank}"; use "none", "consensus" or "match"',
+    )
 
 
 def _require(is_met: bool, message: str) -> None:
