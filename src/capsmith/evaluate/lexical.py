@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from capsmith.errors import DataError
+from capsmith.evaluate.cider import SCALE, SIGMA, cider_scores
+from capsmith.evaluate.ngrams import ORDERS, Counts, Ints, count_ngrams, find
 
 Tokens = Sequence[Hashable]
 Ngram = tuple[Hashable, ...]
 Postings = tuple[tuple[int, int], ...]
 
-ORDERS = 4
-_CIDER_SIGMA = 6.0
-_CIDER_SCALE = 10.0
 _ROUGE_BETA = 1.2
 # pycocoevalcap's guards against division by zero; they show in the score of tiny corpora.
 _BLEU_TINY, _BLEU_SMALL = 1e-15, 1e-9
@@ -106,9 +105,7 @@ class CiderD:
         """CIDEr-D of one caption of the photo at `photo_index` of the references, 0 to 10."""
         photo = self._photos[photo_index]
         length = _cider_length(candidate)
-        penalties = [
-            math.exp(-((length - other) ** 2) / (2 * _CIDER_SIGMA**2)) for other in photo.lengths
-        ]
+        penalties = [math.exp(-((length - other) ** 2) / (2 * SIGMA**2)) for other in photo.lengths]
         total = 0.0
         for order in range(ORDERS):
             squared = 0.0
@@ -121,7 +118,7 @@ class CiderD:
             if squared:
                 rows = zip(overlaps, photo.inverse_norms[order], penalties, strict=True)
                 total += sum(a * b * c for a, b, c in rows) / math.sqrt(squared)
-        return _CIDER_SCALE * total / (ORDERS * len(penalties))
+        return SCALE * total / (ORDERS * len(penalties))
 
 
 def _inverse_document_frequencies(references: Sequence[Sequence[Tokens]]) -> dict[Ngram, float]:
@@ -156,9 +153,8 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> C
     Raises DataError when the two differ in length, or a photo has no reference.
     """
     _check_aligned(candidates, references)
-    scorer = CiderD([[sentence.split() for sentence in sentences] for sentences in references])
-    scores = [scorer.score(candidate.split(), i) for i, candidate in enumerate(candidates)]
-    return Cider(mean=float(np.mean(scores)), per_photo=np.array(scores, np.float64))
+    scores = cider_scores(candidates, references, np.arange(len(candidates)))
+    return Cider(mean=float(np.mean(scores)), per_photo=scores)
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
@@ -179,24 +175,35 @@ def bleu_statistics(
     these the references hold, clipped.
     """
     _check_aligned(candidates, references)
-    rows = [
-        _bleu_row(candidate.split(), [sentence.split() for sentence in sentences])
-        for candidate, sentences in zip(candidates, references, strict=True)
-    ]
-    return np.array(rows, np.int64)
+    lines = [line.split() for line in candidates]
+    lines += [line.split() for sentences in references for line in sentences]
+    photos = np.repeat(np.arange(len(references)), [len(sentences) for sentences in references])
+    lengths = np.array([len(line) for line in lines], np.int64)
+    own, other = np.split(lengths, [len(candidates)])
+    columns = [own, _closest_lengths(own, other, photos)]
+    columns += [np.maximum(0, own - order) for order in range(ORDERS)]
+    for counts in count_ngrams(lines):
+        columns.append(_clipped(*counts.split(len(candidates)), photos, len(candidates)))
+    return np.stack(columns, axis=1)
 
 
-def _bleu_row(candidate: list[str], references: list[list[str]]) -> list[int]:
-    length = len(candidate)
-    closest = min((abs(len(other) - length), len(other)) for other in references)[1]
-    correct = []
-    for order in range(1, ORDERS + 1):
-        allowed: Counter[Ngram] = Counter()
-        for tokens in references:
-            allowed |= Counter(_ngrams(tokens, order))
-        correct.append((Counter(_ngrams(candidate, order)) & allowed).total())
-    guesses = [max(0, length - order + 1) for order in range(1, ORDERS + 1)]
-    return [length, closest, *guesses, *correct]
+def _closest_lengths(own: Ints, other: Ints, photos: Ints) -> Ints:
+    """The reference length nearest to each candidate's, the shorter of two; int64 (photos,)."""
+    difference = np.abs(other - own[photos])
+    order = np.lexsort((other, difference, photos))
+    firsts = np.searchsorted(photos[order], np.arange(len(own)))
+    return other[order][firsts]
+
+
+def _clipped(mine: Counts, others: Counts, photos: Ints, lines: int) -> Ints:
+    """How many of each candidate's n-grams its references hold, each no oftener than in one."""
+    keys, group = np.unique(photos[others.line] * others.size + others.ngram, return_inverse=True)
+    allowed = np.zeros(len(keys), np.int64)
+    np.maximum.at(allowed, group, others.count)
+    found = find(mine.line * mine.size + mine.ngram, keys)
+    is_common = found >= 0
+    correct = np.minimum(mine.count[is_common], allowed[found[is_common]])
+    return np.bincount(mine.line[is_common], correct, lines).astype(np.int64)
 
 
 def bleu_from_statistics(statistics: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -227,7 +234,7 @@ def _rouge_l(candidate: str, references: Sequence[str]) -> float:
     # split(" ") as pycocoevalcap has it: an empty caption counts as one empty token.
     tokens = candidate.split(" ")
     others = [sentence.split(" ") for sentence in references]
-    common = [_common_subsequence(tokens, other) for other in others]
+    common = _common_subsequences(tokens, others)
     precision = max(common) / len(tokens)
     recall = max(length / len(other) for length, other in zip(common, others, strict=True))
     if not precision:
@@ -235,16 +242,24 @@ def _rouge_l(candidate: str, references: Sequence[str]) -> float:
     return (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
 
 
-def _common_subsequence(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence."""
-    row = [0] * (len(second) + 1)
-    for token in first:
-        diagonal = 0
-        for column, other in enumerate(second, start=1):
-            above = row[column]
-            row[column] = diagonal + 1 if token == other else max(above, row[column - 1])
-            diagonal = above
-    return row[-1]
+def _common_subsequences(first: list[str], others: Sequence[list[str]]) -> list[int]:
+    """Length of the longest common subsequence of `first` and each other line.
+
+    A row of the usual table is the bits of one number (Hyyrö, IWOCA 2004): bit i is 0 where the
+    length grows at word i of `first`.
+    """
+    places: dict[str, int] = {}
+    for index, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << index
+    full = (1 << len(first)) - 1
+    lengths = []
+    for other in others:
+        row = full
+        for token in other:
+            met = row & places.get(token, 0)
+            row = ((row + met) | (row - met)) & full
+        lengths.append(len(first) - row.bit_count())
+    return lengths
 
 
 def _check_aligned(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:

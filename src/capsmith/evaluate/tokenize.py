@@ -127,11 +127,49 @@ def ptb_lines(captions: Sequence[str]) -> list[str]:
     pycocoevalcap does so. It matters in one line of forty thousand: whether a caption's last word
     keeps its full stop ("the letter P.") depends on what the next caption begins with.
     """
-    if not captions:
+    known: dict[str, str | None] = {}
+    lines: list[str] = []
+    waiting: list[str] = []
+    for caption in captions:
+        text = " ".join(caption.splitlines())
+        line = _simple_line(text, known)
+        # The first two words of a line can decide how the lines before it end.
+        if line is None or (waiting and len(text.split()) < 2):
+            waiting.append(text)
+            continue
+        if waiting:
+            lines += _lines_of([*waiting, text])[:-1]
+            waiting = []
+        lines.append(line)
+    return lines + _lines_of(waiting)
+
+
+# Words whose tokens depend on nothing around them; most captions hold no other.
+_SIMPLE = re.compile(
+    rf"[A-Za-z]+|[.,]|(?!{_any(_NUMBERED_ABBREVIATIONS)}\.)"
+    r"[A-Za-z]{2,}(?:-[A-Za-z]{2,})*(?:'s)?[.,]?"
+)
+
+
+def _simple_line(text: str, known: dict[str, str | None]) -> str | None:
+    """The tokens of a line of simple words, or None for any other; `known` remembers words."""
+    tokens = []
+    for word in text.split():
+        if word not in known:
+            known[word] = " ".join(_tokens(word)) if _SIMPLE.fullmatch(word) else None
+        found = known[word]
+        if found is None:
+            return None
+        if found:
+            tokens.append(found)
+    return " ".join(tokens)
+
+
+def _lines_of(texts: Sequence[str]) -> list[str]:
+    if not texts:
         return []
     lines: list[list[str]] = [[]]
-    text = "\n".join(" ".join(caption.splitlines()) for caption in captions)
-    for token in _tokens(text):
+    for token in _tokens("\n".join(texts)):
         if token == "\n":
             lines.append([])
         else:
