@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from capsmith import strict_json
 from capsmith.bundle import Decoding, TextRules
@@ -20,28 +17,9 @@ from capsmith.errors import ConfigError
 from capsmith.models.encoder_names import EncoderSpec
 from capsmith.models.policies import Policy
 from capsmith.models.text_only import Noise
+from capsmith.training.recipe_file import read_sections
 
-_MAX_BYTES = 1_000_000
 _LARGEST_SEED = 2**31 - 1
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as in YAML 1.2, and not text; no field stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in `SafeLoader`; raises `ConstructorError` for a repeated key."""
-        made = super().construct_mapping(node, deep)
-        keys = [key.value for key, _ in node.value]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key, _ in node.value if keys.count(key.value) > 1)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{twice.value} stands twice in one section", twice.start_mark
-            )
-        return made
-
-
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +69,9 @@ class TokenizerConfig:
     """Tokens of the captions.
 
     bpe         byte-level BPE trained on the captions, at most `vocab_size` tokens
-    words       whole words, those that at least `least_seen` captions of photos have, or
-                `least_seen_in_text` captions with and without a photo (0: none more)
+    words       whole words, those that at least `least_seen` captions of photos in their language
+                have, or `least_seen_in_text` captions with and without a photo (0: none more);
+                commas: they are words too, other punctuation is left out
     pretrained  that of the language model `name`; end: its token that ends a caption, by default
                 the one that the tokenizer names so
     """
@@ -103,6 +82,7 @@ class TokenizerConfig:
     least_seen_in_text: int = 0
     name: str = ""
     end: str = ""
+    commas: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +189,8 @@ class Recipe:
     its config but `input_width` and `width`, which follow from its neighbours. language_model:
     `kind`, one of `architectures.LANGUAGE_MODELS`, and the fields of its config but `vocab_size`;
     or `pretrained`, a name or folder. decoding: what a caller of the bundle gets who names
-    nothing. start: a bundle, a run's folder or a name whose captioner is trained on: encoder,
+    nothing. text, language_text: how captions are written, and the languages that follow other
+    rules. start: a bundle, a run's folder or a name whose captioner is trained on: encoder,
     mapper, language model, tokens and text rules are then its own. papers: files that take the
     place of a bundle's written texts.
     """
@@ -221,6 +202,7 @@ class Recipe:
     mapper: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
     text: TextRules = field(default_factory=lambda: _PLAIN)
+    language_text: Mapping[str, TextRules] = field(default_factory=dict)
     start: str = ""
     papers: PaperFiles = field(default_factory=lambda: PaperFiles())
     version: str = "1.0.0"
@@ -240,28 +222,8 @@ class Recipe:
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, with changes "section.field=value" on top; values are YAML.
-
-    A list's entry is changed by its number: "data.sources.0.path=photos". Raises `ConfigError` with
-    the file and the field.
-    """
-    try:
-        content = path.read_bytes()
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{path}: is larger than {_MAX_BYTES:,} bytes; it is no recipe")
-        value = yaml.load(content.decode("utf-8"), _Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: is nested too deeply; it is no recipe") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML ({line}); correct it") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: is no recipe: it must name sections such as data and mapper")
-    for change in changes:
-        _change(value, change)
-    return parse_recipe(value, path)
+    """Read a recipe, with changes "section.field=value" on top; see `recipe_file.read_sections`."""
+    return parse_recipe(read_sections(path, changes), path)
 
 
 def parse_recipe(value: object, path: Path) -> Recipe:
@@ -272,25 +234,6 @@ def parse_recipe(value: object, path: Path) -> Recipe:
         raise ConfigError(f"{path}: {error}; correct the recipe") from None
     _check(recipe, path)
     return recipe
-
-
-def _change(value: dict[str, Any], change: str) -> None:
-    name, is_there, text = change.partition("=")
-    if not is_there:
-        raise ConfigError(f'--set {change}: must be "section.field=value"')
-    *sections, last = name.split(".")
-    place: Any = value
-    try:
-        new = yaml.load(text, _Loader)
-        for section in sections:
-            place = (
-                place[int(section)] if isinstance(place, list) else place.setdefault(section, {})
-            )
-        place[int(last) if isinstance(place, list) else last] = new
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {change}: the value is not YAML") from None
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {change}: the recipe has no {name}") from None
 
 
 _POSITIVE = (
