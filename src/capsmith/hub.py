@@ -7,25 +7,17 @@ offer too: `HF_ENDPOINT` names one, `HF_TOKEN` opens private repositories.
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from capsmith import atomic
 from capsmith.bundle import DESCRIPTION_NAME, MAX_DESCRIPTION_BYTES, FileFacts, read_description
+from capsmith.downloads import Progress, continue_download
 from capsmith.errors import BundleError, DownloadError
 from capsmith.file_hashes import sha256_of
 from capsmith.registry import hub_folder
 
 ENDPOINT = "https://huggingface.co"
-_TIMEOUT_S = 30
-_PIECE = 1 << 20
-
-Progress = Callable[[str, int, int], None]
-"""Is told a file's name, its bytes so far and its bytes in all."""
 
 
 def fetch_bundle(name: str, *, progress: Progress | None = None) -> Path:
@@ -82,49 +74,15 @@ def _fetch(name: str, path: Path, max_bytes: int, progress: Progress | None = No
     """Append what is missing of a file; never more than `max_bytes` in all."""
     repository, _, revision = name.partition("@")
     endpoint = os.environ.get("HF_ENDPOINT", ENDPOINT).rstrip("/")
-    url = f"{endpoint}/{repository}/resolve/{revision or 'main'}/{path.name}"
-    done = _size(path)
-    request = urllib.request.Request(url, headers={"User-Agent": "capsmith"})
-    if done:
-        request.add_header("Range", f"bytes={done}-")
-    if token := os.environ.get("HF_TOKEN"):
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    try:
-        with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
-            has_resumed = response.status == 206
-            done = done if has_resumed else 0
-            with path.open("ab" if has_resumed else "wb") as file:
-                while done <= max_bytes and (piece := response.read(_PIECE)):
-                    file.write(piece)
-                    done += len(piece)
-                    if progress:
-                        progress(path.name, done, max_bytes)
-                if done > max_bytes:
-                    file.truncate(0)
-                    raise DownloadError(f"{url}: has more than {max_bytes:,} bytes")
-            if response.length:  # what is left of what the server promised
-                raise DownloadError(f"{url}: broke off; try again to go on")
-    except urllib.error.HTTPError as error:
-        hint = {401: "; set HF_TOKEN", 404: "; check the name"}.get(error.code, "")
-        raise DownloadError(f"{url}: the server answered {error.code}{hint}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise DownloadError(f"{url}: cannot be fetched: {reason}; try again to go on") from error
+    continue_download(
+        f"{endpoint}/{repository}/resolve/{revision or 'main'}/{path.name}",
+        path,
+        max_bytes=max_bytes,
+        token=os.environ.get("HF_TOKEN"),
+        hints={401: "set HF_TOKEN", 404: "check the name"},
+        progress=progress,
+    )
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, but not from https to http."""
-
-    def redirect_request(  # type: ignore[no-untyped-def]
-        self, req, fp, code, msg, headers, newurl
-    ) -> urllib.request.Request | None:
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DownloadError(f"{req.full_url}: redirected from https to http, which is refused")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_OPENER = urllib.request.build_opener(_NoDowngrade)
