@@ -206,8 +206,10 @@ def _clipped(mine: Counts, others: Counts, photos: Ints, lines: int) -> Ints:
     return np.bincount(mine.line[is_common], correct, lines).astype(np.int64)
 
 
-def bleu_from_statistics(statistics: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """BLEU-1 to BLEU-4, float64 (..., 4), of summed statistics, int64 (..., 10)."""
+def bleu_from_statistics(
+    statistics: npt.NDArray[np.int64] | npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """BLEU-1 to BLEU-4, float64 (..., 4), of summed statistics (..., 10)."""
     length, closest = statistics[..., :1], statistics[..., 1:2]
     guesses, correct = statistics[..., 2 : 2 + ORDERS], statistics[..., 2 + ORDERS :]
     precisions = np.cumprod((correct + _BLEU_TINY) / (guesses + _BLEU_SMALL), axis=-1)

@@ -11,6 +11,7 @@ from capsmith.errors import DataError
 from capsmith.evaluate.lexical import bleu_from_statistics
 
 RESAMPLES = 1000
+_COUNTS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,23 @@ def resample_counts(
     return generator.multinomial(photos, np.full(photos, 1 / photos), size=resamples)
 
 
+def resampled_sums(
+    columns: npt.NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """Sums of float64 (photos, k) over the photos of each draw, float64 (resamples, k).
+
+    Draws are those of `resample_counts`, made a few at a time: memory does not grow with the
+    number of photos times that of draws.
+    """
+    photos = len(columns)
+    if photos < 1:
+        raise DataError("no photos: an interval needs at least one scored photo")
+    generator, shares = np.random.default_rng(seed), np.full(photos, 1 / photos)
+    at_once = max(1, _COUNTS_AT_ONCE // photos)
+    sizes = [min(at_once, resamples - first) for first in range(0, resamples, at_once)]
+    return np.concatenate([generator.multinomial(photos, shares, size=n) @ columns for n in sizes])
+
+
 def mean_interval(
     per_photo: npt.NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -47,8 +65,8 @@ def mean_interval(
     For CIDEr-D the document frequencies thus stay those of all photos: a draw repeats photos, and
     frequencies counted over repeats would measure another score.
     """
-    counts = resample_counts(len(per_photo), resamples=resamples, seed=seed)
-    return _interval(float(np.mean(per_photo)), counts @ per_photo / len(per_photo))
+    sums = resampled_sums(per_photo[:, None], resamples=resamples, seed=seed)
+    return percentiles(float(np.mean(per_photo)), sums[:, 0] / len(per_photo))
 
 
 def paired_difference(
@@ -75,12 +93,13 @@ def bleu_intervals(
 
     statistics: int64 (photos, 10). Each draw is scored as a corpus of its own.
     """
-    counts = resample_counts(len(statistics), resamples=resamples, seed=seed)
+    sums = resampled_sums(statistics.astype(np.float64), resamples=resamples, seed=seed)
     values = bleu_from_statistics(statistics.sum(axis=0))
-    draws = bleu_from_statistics(counts @ statistics)
-    return tuple(_interval(float(v), column) for v, column in zip(values, draws.T, strict=True))
+    draws = bleu_from_statistics(sums)
+    return tuple(percentiles(float(v), column) for v, column in zip(values, draws.T, strict=True))
 
 
-def _interval(value: float, draws: npt.NDArray[np.float64]) -> Interval:
+def percentiles(value: float, draws: npt.NDArray[np.float64]) -> Interval:
+    """A score with the bounds between which 95 % of its draws lie, float64 (resamples,)."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return Interval(value=value, low=float(low), high=float(high))
