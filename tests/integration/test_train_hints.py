@@ -20,6 +20,8 @@ from tests import runs
 def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> None:
     runs.write_data(tmp_path)
     (tmp_path / "texts.txt").write_text("a red cat runs\ntwo small dogs sleep\n" * 3)
+    german = "".join(f"{name},Eine Katze schläft.\n{name},Zwei Hunde.\n" for name in runs.names())
+    (tmp_path / "german.csv").write_text(f"image,caption\n{german}", encoding="utf-8")
     names = ["cat", ["dogs", "hound"], "bicycle"] + [["nothing"]] * 997
     (tmp_path / "words.json").write_text(json.dumps(names))
     path = runs.write_recipe(
@@ -27,12 +29,18 @@ def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> N
         data={
             "sources": [
                 {"path": "captions.csv", "splits": {"train": "train.txt", "val": "val.txt"}},
+                {"path": "german.csv", "language": "de"},
                 {"path": "texts.txt", "format": "text"},
             ]
         },
         encoder={"family": "efficientnet-lite", "name": "lite2"},
         features={"source": "stored", "depth": 20, "views": 2, "dtype": "float16"},
         mapper={"kind": "hinted-grid", "hints": 2, "heads": 2, "class_words": "words.json"},
+        language_text={
+            "de": {
+                "lowercase_prompt": False, "capitalise": True, "final_period": True, "join": " ",
+            },
+        },
         language_model={
             "kind": "cross-attention", "width": 16, "layers": 1, "heads": 2, "positions": 24,
         },
@@ -46,6 +54,14 @@ def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> N
     rows = runs.metrics(tmp_path / "run")
     last = [row for row in rows if row["stage"] == "captions" and "loss" in row][-1]
     assert {"captions", "tags", "classes", "texts"} <= last.keys()
+    found = [row for row in rows if "cider" in row][-1]
+    assert found["cider"] == pytest.approx((found["cider_en"] + found["cider_de"]) / 2)
     captioner = capsmith.load(outcome.bundle)
+    assert captioner.languages == ("en", "de")
+    assert not captioner.bundle.text_of("de").lowercase_prompt
+    said = captioner.caption(
+        tmp_path / "00.jpg", language="de", limits=capsmith.Limits(min_tokens=2)
+    )
+    assert said.text.endswith(".")
     assert captioner.bundle.prefix.rows == 37 + 2
     assert captioner.caption(tmp_path / "00.jpg").text

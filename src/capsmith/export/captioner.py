@@ -65,6 +65,7 @@ def describe(
     never_tokens: Sequence[int],
     text: TextRules,
     decoding: Decoding,
+    language_text: Mapping[str, TextRules] | None = None,
 ) -> Description:
     """`captioner.json` of a captioner, but for its files; `encoder` is an `Encoder`."""
     reader = model.reader
@@ -100,6 +101,7 @@ def describe(
         decoding=decoding,
         quirks=bundles.Quirks(),
         files={},
+        language_text=dict(language_text or {}),
     )
 
 

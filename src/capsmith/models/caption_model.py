@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from capsmith.errors import ConfigError
-from capsmith.models.language_models import LanguageModel
+from capsmith.models.language_models import CrossAttentionDecoder, LanguageModel
 from capsmith.models.mappers import Mapper
 from capsmith.models.padding import ordered, real_first
 
@@ -153,21 +153,29 @@ class CaptionModel(nn.Module):
         owner: Tensor | None = None,
         *,
         prefix_mask: Tensor | None = None,
+        among: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
         """As `loss`, of what the mapper makes of the features.
 
-        prefix: float32 (B, P, width); prefix_mask: bool (B, P), True where a row is real.
+        prefix: float32 (B, P, width); prefix_mask: bool (B, P), True where a row is real. among:
+        int64 (n,), tokens that are told apart, the captions' own among them; by default all of
+        them, and only a `CrossAttentionDecoder` can be asked for some.
         """
         order, _ = real_first(mask)
         tokens, mask = ordered(tokens, order), ordered(mask, order)
         hidden = self._hidden(prefix, tokens, owner, prefix_mask)
         labels = self.labels(tokens, mask, hidden.shape[1])
         is_trained = labels[:, 1:] != IGNORED
-        logits = self.reader.head(hidden[:, :-1][is_trained])
-        return F.cross_entropy(
-            logits.float(), labels[:, 1:][is_trained], label_smoothing=label_smoothing
-        )
+        read, told = hidden[:, :-1][is_trained], labels[:, 1:][is_trained]
+        if among is None:
+            logits = self.reader.head(read)
+        else:
+            logits = cast(CrossAttentionDecoder, self.language_model).head_of(read, among)
+            place = told.new_full((self.reader.vocab_size,), IGNORED)
+            place[among] = torch.arange(len(among), device=told.device)
+            told = place[told]
+        return F.cross_entropy(logits.float(), told, label_smoothing=label_smoothing)
 
     def labels(self, tokens: Tensor, mask: Tensor, positions: int) -> Tensor:
         """What each of a row's positions holds, int64 (N, positions), `IGNORED` where not trained.

@@ -33,8 +33,7 @@ class TorchFeatureEncoder:
             there = "auto, cpu and cuda" if has_cuda else "auto and cpu"
             raise ConfigError(f"device {device} is not there for this encoder; use {there}")
         self._device = "cuda" if has_cuda and device != "cpu" else "cpu"
-        # Convolutions run twice as fast where the channels of a place lie together.
-        self._encoder = encoder.to(self._device, memory_format=torch.channels_last).eval()
+        self._encoder = encoder.to(self._device).eval()
         self._at_once = _ON_CUDA if self._device == "cuda" else _ON_CPU
         self.size = (encoder.preprocessing.width, encoder.preprocessing.height)
         self.facts = EncoderFacts(
@@ -47,10 +46,12 @@ class TorchFeatureEncoder:
     def encode(self, pictures: Sequence[Image.Image]) -> Floats:
         """Features float32 (n, rows, width) of n upright RGB pictures of any size."""
         pixels = np.stack([to_pixels(one, self._encoder.preprocessing) for one in pictures])
+        # Convolutions run twice as fast where the channels of a place lie together.
+        batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             parts = [
                 self._encoder(part.to(self._device)).float().cpu()
-                for part in torch.from_numpy(pixels).split(self._at_once)
+                for part in torch.split(batch, self._at_once)
             ]
         made: Floats = torch.cat(parts).numpy()
         return made

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from capsmith.models.mappers import Mapper, MapperConfig
 
-
 HINTS = 5
 """Words that a mapper hints at, where its config says no number."""
 

@@ -208,6 +208,10 @@ class CrossAttentionDecoder(nn.Module):
         """Logits over the vocabulary, (..., vocab_size)."""
         return F.linear(hidden, self.tokens.weight, self.bias)
 
+    def head_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of some tokens alone, int64 (n,): (..., n)."""
+        return F.linear(hidden, self.tokens.weight[tokens], self.bias[tokens])
+
     def forward(
         self, tokens: Tensor, prefix: Tensor, parents: Tensor, top: Tensor | int, *states: Tensor
     ) -> tuple[Tensor, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -17,6 +18,7 @@ _SPACE_AFTER = re.compile(r"(?<=[(\[{$])\s+")
 # At the end of a text: what may yet lose the space before it, or does not yet.
 _UNSETTLED = re.compile(r"\s+(?:n|n?'\w*)?$")
 _ENDS = (".", "!", "?", "…", "。", "！", "？")
+_ELISION = re.compile(r"\w+'")
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -40,6 +42,12 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token for token, facts in added.items() if facts.special}
 
+    def for_text(self, text: TextRules) -> Tokenizer:
+        """The same tokenizer under other text rules, those of another language."""
+        made = copy.copy(self)
+        made._rules = text
+        return made
+
     @property
     def vocab(self) -> Mapping[str, int]:
         """Token text to id, as the file spells them."""
@@ -48,8 +56,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt or a caption, without start and stop tokens."""
-        if self._rules.lowercase_prompt:
-            text = text.lower()
+        text = as_learned(text, self._rules, lambda word: bool(self._tokenizer.token_to_id(word)))
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -59,12 +66,14 @@ class Tokenizer:
         if self._rules.capitalise:
             caption = _capitalise(caption)
         if self._rules.final_period and caption and not caption.endswith(_ENDS):
-            caption += "."
+            caption += self._rules.period
         return caption
 
     def without_final_period(self, caption: str) -> str:
         """The caption as the model would write it, where `decode` adds the period."""
-        return caption.rstrip().removesuffix(".") if self._rules.final_period else caption
+        if not self._rules.final_period:
+            return caption
+        return caption.rstrip().removesuffix(self._rules.period)
 
     def tokens(self, ids: Sequence[int]) -> tuple[str, ...]:
         """One readable text a token, spaces kept; half a character is U+FFFD."""
@@ -102,9 +111,29 @@ class Tokenizer:
             words = (
                 self._tokenizer.id_to_token(token) for token in ids if token not in self._special
             )
-            return self._rules.join.join(word for word in words if word)
+            return _spaced((word for word in words if word), self._rules.join)
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def as_learned(text: str, rules: TextRules, is_known: Callable[[str], object]) -> str:
+    """Text in the case in which a captioner learned its words.
+
+    Of captions that keep their case the first word is read in lower case where that is a word too,
+    because every caption begins with a capital.
+    """
+    if rules.lowercase_prompt:
+        return text.lower()
+    first, space, rest = text.partition(" ")
+    if rules.capitalise and rules.join and is_known(first.lower()):
+        return f"{first.lower()}{space}{rest}"
+    return text
+
+
+def _spaced(words: Iterable[str], join: str) -> str:
+    """Words with `join` between them, but none after an elision (l'homme)."""
+    text = "".join(word if _ELISION.fullmatch(word) else f"{word}{join}" for word in words)
+    return text.removesuffix(join)
 
 
 def _tidy(text: str) -> str:

@@ -28,6 +28,7 @@ from capsmith.models.pretrained_language_models import load_language_model, rand
 from capsmith.models.word_vectors import published_vectors
 from capsmith.training.config import Recipe, TokenizerConfig
 from capsmith.training.vocabulary import CaptionTokens, build_tokens
+from capsmith.training.word_vocabulary import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def put_together(
         encoder=encoder,
         never_tokens=tokens.never,
         text=recipe.text,
+        language_text=tokens.language_text,
         decoding=recipe.decoding,
     )
     return Assembly(recipe, tokens, encoder, store_encoder, model, description)
@@ -118,18 +120,21 @@ def _languages(recipe: Recipe, train: Manifest) -> tuple[str, ...]:
 
 
 def _tokens(recipe: Recipe, train: Manifest, *, is_dry: bool) -> CaptionTokens:
-    captions = [text for photo in train.photos for text in photo.texts()]
-    texts = [line.text for line in train.texts]
-    languages = _languages(recipe, train)
-    try:
-        return build_tokens(
-            recipe.tokenizer, recipe.text, captions, texts, languages, allow_download=not is_dry
+    lines = {
+        language: Lines(
+            captions=[text for photo in train.photos for text in photo.texts(language)],
+            texts=[line.text for line in train.texts if line.language == language],
         )
+        for language in _languages(recipe, train)
+    }
+    rules = recipe.text, recipe.language_text
+    try:
+        return build_tokens(recipe.tokenizer, lines, *rules, allow_download=not is_dry)
     except CheckpointError:
         if not is_dry:
             raise
     own = replace(TokenizerConfig(), vocab_size=recipe.tokenizer.vocab_size)
-    return build_tokens(own, recipe.text, captions, texts, languages)
+    return build_tokens(own, lines, *rules)
 
 
 def _language_model(sizes: Mapping[str, Any], tokens: CaptionTokens, *, is_dry: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,13 @@ _RARE = -4.0
 class WordTags(nn.Module):
     """Tells from the first row of the features which frequent words a photo's captions have.
 
-    words: token ids. The loss is a sum over words, a mean over photos.
+    words: token ids; language: of the captions that count. The loss is a sum over words, a mean
+    over photos.
     """
 
-    def __init__(self, examples: Examples, words: Sequence[int], width: int):
+    def __init__(self, examples: Examples, words: Sequence[int], width: int, *, language: str):
         super().__init__()
-        self.examples = examples
+        self.examples, self.language = examples, language
         self.place = {token: column for column, token in enumerate(words)}
         self.dropout = nn.Dropout(0.2)
         self.tell = nn.Linear(width, len(words))
@@ -47,9 +48,10 @@ class WordTags(nn.Module):
         """Share of each photo's captions that have each word, float32 (B, words)."""
         shares = torch.zeros(len(batch.photos), len(self.place))
         for row, photo in enumerate(batch.photos):
-            own = self.examples.of_photo[photo]
+            lines = (self.examples.lines[i] for i in self.examples.of_photo[photo])
+            own = [line for line in lines if line.language == self.language]
             for line in own:
-                for token in set(self.examples.lines[line].ids):
+                for token in set(line.ids):
                     if token in self.place:
                         shares[row, self.place[token]] += 1 / len(own)
         return shares
@@ -79,12 +81,13 @@ class KeptClasses(nn.Module):
 class TextsWithHints(nn.Module):
     """Captions without photos, after hints as a classifier would give them: right ones and wrong.
 
-    texts: token ids of captions; hints: token -> number of a class word, plurals too.
+    texts: language and token ids of captions; hints: token -> number of a class word, plurals too.
+    Every language is drawn as often as any other.
     """
 
     def __init__(
         self,
-        texts: Sequence[Sequence[int]],
+        texts: Mapping[str, Sequence[Sequence[int]]],
         hints: dict[int, int],
         *,
         texts_a_step: int,
@@ -101,13 +104,14 @@ class TextsWithHints(nn.Module):
     def forward(self, model: CaptionModel) -> Tensor:
         """The loss of some captions; which ones follows from torch's seed."""
         rng = random.Random(torch.initial_seed())
-        lines = rng.sample(self.texts, min(self.texts_a_step, len(self.texts)))
+        drawn = sorted(rng.choices(list(self.texts), k=self.texts_a_step))
+        lines = [rng.choice(self.texts[language]) for language in drawn]
         mapper = model.mapper
         assert isinstance(mapper, HintedGridMapper)
         probabilities, hints = self._draw_hints(lines, mapper.hints, rng)
         device = mapper.no_photo.device
         prefix, prefix_mask = mapper.of_words(probabilities.to(device), hints.to(device))
-        tokens, mask = model.tensors(lines)
+        tokens, mask = model.tensors(lines, drawn)
         return model.prefix_loss(
             prefix, tokens.to(device), mask.to(device), prefix_mask=prefix_mask,
             label_smoothing=self.label_smoothing,
@@ -149,7 +153,9 @@ def losses_beside(
     if wanted.tags:
         specials = {*tokens.start, tokens.end, *tokens.never, *tokens.languages.values()}
         words = [token for token in range(tokens.vocab_size) if token not in specials]
-        tags = WordTags(examples, words[: wanted.tag_words], assembly.encoder.width)
+        tags = WordTags(
+            examples, words[: wanted.tag_words], assembly.encoder.width, language=tokens.spoken[0]
+        )
         losses["tags"] = (wanted.tags, tags)
     if wanted.classes:
         published = published_efficientnet_lite(recipe.encoder.name, recipe.encoder.weights)
@@ -157,9 +163,11 @@ def losses_beside(
     if wanted.texts:
         mapper = assembly.model.mapper
         assert isinstance(mapper, HintedGridMapper)
-        lines = [tokens.encode(line.text) for line in texts]
-        if recipe.data.max_tokens:
-            lines = [line for line in lines if len(line) <= recipe.data.max_tokens]
+        lines: dict[str, list[tuple[int, ...]]] = {}
+        for line in texts:
+            ids = tokens.encode(line.text, line.language)
+            if not 0 < recipe.data.max_tokens < len(ids):
+                lines.setdefault(line.language, []).append(ids)
         hints = hint_tokens(mapper.names, tokens.tokenizer.get_vocab())
         losses["texts"] = (
             wanted.texts,

@@ -110,6 +110,7 @@ def read_run(folder: Path) -> KnownRun:
         never=facts.never,
         spoken=facts.spoken,
         languages=facts.languages,
+        language_text=recipe.language_text,
     )
     return KnownRun(recipe, folder / facts.recipe_folder, tokens)
 

@@ -56,7 +56,7 @@ def tokenise(
     for index, photo in enumerate(photos):
         first = len(lines)
         for caption in photo.captions:
-            ids = tokens.encode(caption.text)
+            ids = tokens.encode(caption.text, caption.language)
             is_cut = 0 < max_tokens < len(ids)
             ids = ids[:max_tokens] if is_cut else ids
             if positions is not None and len(ids) + 1 > positions:
@@ -121,7 +121,10 @@ class Order:
         for position, photo in enumerate(photos):
             own = self.examples.of_photo[photo]
             size = min(self.captions_a_photo, len(own))
-            drawn += (int(i) for i in rng.choice(own, size, replace=False))
+            weights = np.array([self.examples.lines[i].weight for i in own])
+            drawn += (
+                int(i) for i in rng.choice(own, size, replace=False, p=weights / weights.sum())
+            )
             owner += [position] * size
         return Draw(photos, tuple(drawn), tuple(owner))
 

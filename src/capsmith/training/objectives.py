@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,9 @@ from capsmith.training.self_critical import self_critical_loss
 class CaptionObjective(Objective):
     """Cross entropy of every caption's tokens, the end token too, and the losses beside it.
 
-    beside: name -> (weight, loss).
+    beside: name -> (weight, loss). vocabularies: of captioners of several languages, language token
+    -> the tokens of its captions, int64 (n,): a caption's words are told from these and from
+    `others` more, drawn at each step; where it is empty, from all tokens.
     """
 
     def __init__(
@@ -28,10 +32,13 @@ class CaptionObjective(Objective):
         *,
         label_smoothing: float,
         beside: Mapping[str, tuple[float, nn.Module]] | None = None,
+        vocabularies: Mapping[int, Tensor] | None = None,
+        others: int = 512,
     ):
         super().__init__()
         self.captioner: CaptionModel = captioner
         self.label_smoothing = label_smoothing
+        self.vocabularies, self.others = dict(vocabularies or {}), others
         self.weights = {name: weight for name, (weight, _) in (beside or {}).items()}
         self.beside = nn.ModuleDict({name: loss for name, (_, loss) in (beside or {}).items()})
 
@@ -47,42 +54,92 @@ class CaptionObjective(Objective):
         return terms
 
     def _captions(self, prefix: Tensor, batch: Batch) -> Tensor:
-        """Short and long captions go apart where lengths differ much, which saves padding."""
         lengths = batch.mask.sum(1)
-        order = lengths.argsort()
-        halves = [order]
-        if int(lengths[order[len(order) // 2]]) < 0.8 * int(lengths.max()):
-            halves = [order[: len(order) // 2], order[len(order) // 2 :]]
         total, count = prefix.new_zeros(()), 0
-        for rows in halves:
+        for rows, among in self._groups(batch, lengths):
             longest = int(lengths[rows].max())
             loss = self.captioner.prefix_loss(
                 prefix, batch.tokens[rows, :longest], batch.mask[rows, :longest],
-                batch.owner[rows], label_smoothing=self.label_smoothing,
+                batch.owner[rows], among=among, label_smoothing=self.label_smoothing,
             )  # fmt: skip
             tokens = int(lengths[rows].sum()) - len(rows) * self.captioner.prompt_length
             total, count = total + loss * tokens, count + tokens
         return total / count
 
+    def _groups(self, batch: Batch, lengths: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Rows that are computed together, and the tokens that their words are told from.
+
+        Captions of one language, or short and long ones apart where lengths differ much, which
+        saves padding.
+        """
+        if self.vocabularies:
+            spoken = batch.tokens[:, self.captioner.prompt_length - 1]
+            return [
+                ((spoken == token).nonzero()[:, 0], self._told_apart(own.to(spoken.device)))
+                for token, own in self.vocabularies.items()
+                if bool((spoken == token).any())
+            ]
+        order = lengths.argsort()
+        if int(lengths[order[len(order) // 2]]) >= 0.8 * int(lengths.max()):
+            return [(order, None)]
+        return [(order[: len(order) // 2], None), (order[len(order) // 2 :], None)]
+
+    def _told_apart(self, own: Tensor) -> Tensor:
+        size = self.captioner.reader.vocab_size
+        drawn = torch.randint(size, (self.others,), device=own.device)
+        told: Tensor = torch.unique(torch.cat([own, drawn]))
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What captions in one language are rewarded by, and how they are searched.
+
+    photos: index of a photo in the examples -> its index in the reward. weights: of the same
+    photos' captions in the language, together.
+    """
+
+    reward: CiderD
+    rules: Rules
+    photos: Mapping[int, int]
+    weights: Mapping[int, float]
+
 
 class RewardObjective(Objective):
-    """Self-critical training; `reward` scores token ids against those of the photos' captions."""
+    """Self-critical training; each photo is captioned in one of its languages.
 
-    def __init__(self, captioner: CaptionModel, *, reward: CiderD, rules: Rules, captions: int):
+    Which one is drawn by the weights of its captions.
+    """
+
+    def __init__(self, captioner: CaptionModel, *, spoken: Sequence[Spoken], captions: int):
         super().__init__()
         self.captioner: CaptionModel = captioner
-        self.reward, self.rules, self.captions = reward, rules, captions
+        self.spoken, self.captions = spoken, captions
 
     def forward(self, batch: Batch) -> Terms:
-        """{"ranking": the loss of `self_critical_loss`}."""
+        """{"ranking": the mean of `self_critical_loss` over photos}."""
         model = self.captioner
         with torch.no_grad():  # an encoder has learned what it can from words
             features = features_of(model, batch.inputs)
         prefix = model.mapper(features)
-        loss, _ = self_critical_loss(
-            model, prefix, self.reward, batch.photos, rules=self.rules, captions=self.captions
-        )
-        return {"ranking": loss}
+        total = prefix.new_zeros(())
+        for spoken, rows in self._dealt(batch.photos):
+            loss, _ = self_critical_loss(
+                model, prefix[rows], spoken.reward,
+                [spoken.photos[batch.photos[row]] for row in rows],
+                rules=spoken.rules, captions=self.captions,
+            )  # fmt: skip
+            total = total + loss * len(rows) / len(batch.photos)
+        return {"ranking": total}
+
+    def _dealt(self, photos: Sequence[int]) -> list[tuple[Spoken, list[int]]]:
+        """The rows of the batch that are captioned in each language."""
+        rng = random.Random(torch.initial_seed())
+        rows: list[list[int]] = [[] for _ in self.spoken]
+        for row, photo in enumerate(photos):
+            weights = [spoken.weights.get(photo, 0.0) for spoken in self.spoken]
+            rng.choices(rows, weights)[0].append(row)
+        return [(spoken, own) for spoken, own in zip(self.spoken, rows, strict=True) if own]
 
 
 def features_of(model: CaptionModel, inputs: Tensor) -> Tensor:

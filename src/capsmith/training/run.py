@@ -18,6 +18,7 @@ from capsmith.errors import ConfigError
 from capsmith.evaluate.lexical import CiderD
 from capsmith.export.captioner import caption_room
 from capsmith.models.freed_memory import keep_freed_memory
+from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
@@ -29,7 +30,7 @@ from capsmith.training.config import Recipe
 from capsmith.training.examples import Examples, Order, tokenise
 from capsmith.training.inputs import Photos, prepare, training_inputs, validation_inputs
 from capsmith.training.loop import Stage, StageRun
-from capsmith.training.objectives import CaptionObjective, RewardObjective
+from capsmith.training.objectives import CaptionObjective, RewardObjective, Spoken
 from capsmith.training.report import Metrics, draw_curves
 from capsmith.training.schedule import Schedule
 from capsmith.training.splits import read_splits
@@ -65,11 +66,6 @@ def train(
     _refuse_foreign(output)
     keep_freed_memory()
     train_set, validation_set = read_splits(recipe.data, base)
-    if recipe.self_critical.steps and len(train_set.languages) > 1:
-        raise ConfigError(
-            f"self_critical learns one language, and the captions are in"
-            f" {', '.join(train_set.languages)}; set self_critical.steps to 0"
-        )
     start = open_start(recipe, base)
     tracker = _tracker(recipe, output)
     if not tracker.is_main_process:
@@ -244,6 +240,7 @@ class _Run:
                 self.model,
                 label_smoothing=training.label_smoothing,
                 beside=losses_beside(self.assembly, self.examples, self.train_set.texts),
+                vocabularies=self._vocabularies(),
             ),
             batches=self._batches(order, inputs),
             steps=steps,
@@ -260,20 +257,22 @@ class _Run:
             workers=self.recipe.features.workers,
         )
 
+    def _vocabularies(self) -> dict[int, torch.Tensor]:
+        """The tokens of each language's captions, where the language model can use that."""
+        tokens = self.assembly.tokens
+        if not isinstance(self.model.language_model, CrossAttentionDecoder):
+            return {}
+        seen: dict[str, set[int]] = {language: {tokens.end} for language in tokens.languages}
+        for line in self.examples.lines if seen else ():
+            seen[line.language].update(line.ids)
+        return {tokens.languages[name]: torch.tensor(sorted(ids)) for name, ids in seen.items()}
+
     def _reward(self) -> Stage:
         settings, training = self.recipe.self_critical, self.recipe.training
-        description = self.assembly.description
-        rules, _ = resolve_limits(
-            None, description.languages[0], bundle=description,
-            tokenizer=self.desk.validator.tokenizer,
-        )  # fmt: skip
-        lines, stop = self.examples.lines, self.model.end_token
-        references = [
-            [(*lines[i].ids, stop) for i in own[:_REFERENCES]] for own in self.examples.of_photo
-        ]
         objective = RewardObjective(
-            self.model, reward=CiderD(references), rules=rules, captions=settings.captions
-        )
+            self.model, spoken=[self._spoken(name) for name in self.assembly.tokens.spoken],
+            captions=settings.captions,
+        )  # fmt: skip
         order = Order(
             self.examples, batch=settings.batch, captions_a_photo=1, seed=training.seed + 1
         )
@@ -291,6 +290,25 @@ class _Run:
             seed=training.seed + 1,
             workers=self.recipe.features.workers,
         )
+
+    def _spoken(self, language: str) -> Spoken:
+        """What captions in a language are rewarded by: photos' captions in that language."""
+        description = self.assembly.description
+        rules, _ = resolve_limits(
+            None, language, bundle=description, tokenizer=self.desk.validator.tokenizer
+        )
+        stop = self.model.end_token
+        references: list[list[tuple[int, ...]]] = []
+        photos: dict[int, int] = {}
+        weights: dict[int, float] = {}
+        for photo, own in enumerate(self.examples.of_photo):
+            every = (self.examples.lines[i] for i in own)
+            lines = [line for line in every if line.language == language]
+            if lines:
+                photos[photo] = len(references)
+                weights[photo] = sum(line.weight for line in lines)
+                references.append([(*line.ids, stop) for line in lines[:_REFERENCES]])
+        return Spoken(CiderD(references), rules, photos, weights)
 
     def _batches(self, order: Order, inputs: Inputs) -> Batches:
         tracker = self.desk.tracker

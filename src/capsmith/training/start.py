@@ -40,7 +40,13 @@ class Start:
         encoder = EncoderSpec(family="shipped", name=str(self.bundle.folder))
         try:
             parts: dict[str, Any] = json.loads(self.bundle.provenance[ARCHITECTURE])
-            return replace(recipe, encoder=encoder, text=self.bundle.text, **parts)
+            return replace(
+                recipe,
+                encoder=encoder,
+                text=self.bundle.text,
+                language_text=self.bundle.language_text,
+                **parts,
+            )
         except (ValueError, TypeError) as error:
             raise BundleError(
                 f"{self.bundle.folder}: how its parts are built cannot be read ({error}); train"
@@ -60,6 +66,7 @@ class Start:
             never=model.never_tokens,
             spoken=bundle.languages,
             languages={name: ids[0] for name, ids in bundle.language_tokens.items()},
+            language_text=bundle.language_text,
         )
 
     def fill(self, model: CaptionModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +29,31 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a validation finds: mean loss of a token, scores, and the captions in photo order."""
+    """What a validation finds: mean loss of a token, and scores by language, the default first.
+
+    captions: in the default language, in photo order.
+    """
 
     loss: float
-    report: Report
+    reports: Mapping[str, Report]
     captions: tuple[str, ...]
 
     @property
+    def report(self) -> Report:
+        """The scores in the default language."""
+        return next(iter(self.reports.values()))
+
+    @property
     def cider(self) -> float:
-        """CIDEr-D, 1.0 is 100 points."""
-        return self.report.cider.value
+        """CIDEr-D, 1.0 is 100 points; of several languages the mean."""
+        return float(np.mean([found.cider.value for found in self.reports.values()]))
 
 
 class Validator:
-    """Captions and scores photos of the validation split, each in the first of the captioner's
-    languages that it has captions in.
+    """Captions and scores photos of the validation split, in every language of the captioner.
 
-    Raises `DataError` where the split is empty.
+    photos: at most so many in a language. Raises `DataError` where the split is empty, or has no
+    caption in one of the languages.
     """
 
     def __init__(
@@ -61,19 +69,30 @@ class Validator:
             raise DataError("no photo to validate on; name a split list, or set data.hold_out")
         self.examples, self.inputs, self.description = examples, inputs, description
         self.tokenizer = Tokenizer(tokenizer, description.text)
-        self.count = min(photos, len(examples.photos))
-        self._languages = [_language(photo, description.languages) for photo in self.photos]
+        self._chosen: dict[str, list[int]] = {}
+        for language in description.languages:
+            able = [i for i, photo in enumerate(examples.photos) if photo.texts(language)]
+            if not able:
+                raise DataError(
+                    f"no photo of the split val has a caption in {language}; add some, or leave the"
+                    " language out"
+                )
+            self._chosen[language] = able[:photos]
 
     @property
     def photos(self) -> Sequence[Photo]:
-        """The photos that are looked at."""
-        return self.examples.photos[: self.count]
+        """The photos that are captioned in the default language."""
+        return [self.examples.photos[i] for i in self._default]
+
+    @property
+    def _default(self) -> list[int]:
+        return self._chosen[self.description.languages[0]]
 
     def features(self, model: CaptionModel, limit: int) -> Floats:
         """Features float32 (n, k, d) of the first photos."""
-        size = min(limit, self.count)
         with torch.no_grad():
-            made: Floats = features_of(model, self._inputs(model, range(size))).cpu().numpy()
+            inputs = self._inputs(model, self._default[:limit])
+            made: Floats = features_of(model, inputs).cpu().numpy()
         return made
 
     @torch.no_grad()
@@ -83,52 +102,52 @@ class Validator:
         Raises `DivergedError` where the loss is not a number.
         """
         losses: list[tuple[float, int]] = []
-        captions: dict[int, str] = {}
-        for language in dict.fromkeys(self._languages):
-            chosen = [i for i in range(self.count) if self._languages[i] == language]
+        reports: dict[str, Report] = {}
+        captions: dict[str, list[str]] = {}
+        for language, chosen in self._chosen.items():
+            said = captions[language] = []
             for first in range(0, len(chosen), _BATCH):
                 part = chosen[first : first + _BATCH]
                 features = features_of(model, self._inputs(model, part))
-                losses.append(self._loss(model, features, part))
-                found = self._captions(model, features, language)
-                captions |= dict(zip(part, found, strict=True))
-        texts = [captions[i] for i in range(self.count)]
-        spoken = list(zip(self._languages, texts, self.photos, strict=True))
+                losses.append(self._loss(model, features, part, language))
+                said += self._captions(model, features, language)
+            references = [self.examples.photos[i].texts(language) for i in chosen]
+            reports[language] = report(
+                [separated(text, language) for text in said],
+                [[separated(text, language) for text in texts] for texts in references],
+            )
         tokens = sum(count for _, count in losses)
         return Score(
             loss=sum(loss * count for loss, count in losses) / max(1, tokens),
-            report=report(
-                [separated(text, language) for language, text, _ in spoken],
-                [[separated(t, language) for t in p.texts(language)] for language, _, p in spoken],
-            ),
-            captions=tuple(texts),
+            reports=reports,
+            captions=tuple(captions[self.description.languages[0]]),
         )
 
     def _captions(self, model: CaptionModel, features: torch.Tensor, language: str) -> list[str]:
-        rules, _ = resolve_limits(None, language, bundle=self.description, tokenizer=self.tokenizer)
+        tokenizer = self.tokenizer.for_text(self.description.text_of(language))
+        rules, _ = resolve_limits(None, language, bundle=self.description, tokenizer=tokenizer)
         engine = TorchEngine(
             model.reader, vocab_size=model.reader.vocab_size, device=str(features.device)
         )
         prefix = model.mapper(features).float().cpu().numpy()
         found = decode(engine, prefix, self.description.decoding.strategy, rules)
-        return [self.tokenizer.decode(hypotheses[0].token_ids) for hypotheses in found]
+        return [tokenizer.decode(hypotheses[0].token_ids) for hypotheses in found]
 
     def _inputs(self, model: CaptionModel, photos: Sequence[int]) -> torch.Tensor:
         device = next(model.parameters()).device
         return self.inputs(self.examples, Draw(tuple(photos), (), ()), (0,)).to(device)
 
     def _loss(
-        self, model: CaptionModel, features: torch.Tensor, photos: Sequence[int]
+        self, model: CaptionModel, features: torch.Tensor, photos: Sequence[int], language: str
     ) -> tuple[float, int]:
         """Mean loss of a token of the photos' captions, and how many tokens they have."""
         lines = [
             (row, self.examples.lines[k])
             for row, photo in enumerate(photos)
             for k in self.examples.of_photo[photo]
+            if self.examples.lines[k].language == language
         ]
-        tokens, mask = model.tensors(
-            [line.ids for _, line in lines], languages=[line.language for _, line in lines]
-        )
+        tokens, mask = model.tensors([line.ids for _, line in lines], [language] * len(lines))
         loss = model.loss(
             features,
             tokens.to(features.device),
@@ -140,11 +159,6 @@ class Validator:
                 f"the loss of validation photos is {loss.item()}; lower training.learning_rate"
             )
         return float(loss), int(mask.sum()) - len(lines) * model.prompt_length
-
-
-def _language(photo: Photo, languages: Sequence[str]) -> str:
-    """The first of the captioner's languages that the photo has captions in."""
-    return next((name for name in languages if photo.texts(name)), languages[0])
 
 
 def collapse(captions: Sequence[str]) -> str | None:

@@ -154,18 +154,22 @@ class Watching:
     def _tell(self, step: int, score: Score, *, is_best: bool) -> None:
         desk, stage = self.desk, self.run.stage.name
         result = score.report
-        desk.metrics.add(
-            stage=stage, step=step, val_loss=score.loss, cider=score.cider,
-            bleu4=result.bleu[3].value,
-        )  # fmt: skip
+        several = score.reports if len(score.reports) > 1 else {}
+        found = {"cider": score.cider, "bleu4": result.bleu[3].value} | {
+            f"cider_{language}": own.cider.value for language, own in several.items()
+        }
+        desk.metrics.add(stage=stage, step=step, val_loss=score.loss, **found)
         desk.tracker.log(
-            {"val/loss": score.loss, "val/cider": score.cider, "val/bleu4": result.bleu[3].value},
+            {"val/loss": score.loss} | {f"val/{name}": value for name, value in found.items()},
             step=step,
         )
         desk.log(
             f"{stage} {step}  val loss {score.loss:.4f}  CIDEr {score.cider:.3f}  BLEU-4"
             f" {result.bleu[3].value:.3f}{'  best so far' if is_best else ''}"
         )
+        if several:
+            ciders = (f"{name} {own.cider.value:.3f}" for name, own in several.items())
+            desk.log(f"  CIDEr by language: {', '.join(ciders)}")
         samples = list(zip(desk.validator.photos, score.captions, strict=True))
         for photo, caption in samples[: min(2, self.validation.samples)]:
             desk.log(f"  {photo.id}: {caption}")

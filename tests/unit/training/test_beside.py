@@ -34,14 +34,15 @@ def batch(inputs: torch.Tensor, photos: tuple[int, ...]) -> Batch:
     return Batch(inputs, nothing, nothing.bool(), nothing[0], photos)
 
 
-def line(photo: int, *ids: int) -> Line:
-    return Line(photo, ids, is_cut=False, language="en", weight=1.0)
+def line(photo: int, *ids: int, language: str = "en") -> Line:
+    return Line(photo, ids, is_cut=False, language=language, weight=1.0)
 
 
 def test_tags_learn_which_words_a_photos_captions_have() -> None:
     torch.manual_seed(0)
-    lines = (line(0, DOG, RUNS), line(0, DOG), line(1, CAT, CAT))
-    tags = WordTags(Examples((), lines, ((0, 1), (2,))), [DOG, CAT, RUNS], 8).eval()
+    lines = (line(0, DOG, RUNS), line(0, DOG), line(1, CAT, CAT), line(1, RUNS, language="de"))
+    data = Examples((), lines, ((0, 1), (2, 3)))
+    tags = WordTags(data, [DOG, CAT, RUNS], 8, language="en").eval()
     features = torch.randn(2, 3, 8)
     seen = batch(features, (0, 1))
     optimizer = torch.optim.Adam(tags.parameters(), 0.1)
@@ -87,7 +88,7 @@ def captioner() -> CaptionModel:
 def test_texts_teach_what_a_hint_means() -> None:
     model = captioner().eval()
     texts = [(7, DOG, 8)] * 6 + [(7, CAT, 8)] * 6
-    loss = TextsWithHints(texts, {DOG: 0, CAT: 1}, texts_a_step=8, label_smoothing=0.0)
+    loss = TextsWithHints({"en": texts}, {DOG: 0, CAT: 1}, texts_a_step=8, label_smoothing=0.0)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for step in range(150):
         torch.manual_seed(step)
@@ -105,14 +106,14 @@ def test_texts_teach_what_a_hint_means() -> None:
 def test_the_same_seed_draws_the_same_texts() -> None:
     model = captioner().eval()
     texts = [(7, word, other) for word in (DOG, CAT) for other in range(3, 9)]
-    loss = TextsWithHints(texts, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
+    loss = TextsWithHints({"en": texts}, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
     values = []
     for seed in (5, 6, 5):
         torch.manual_seed(seed)
         values.append(loss(model).item())
     assert values[0] == values[2] != values[1]
     with pytest.raises(ConfigError, match="no captions without"):
-        TextsWithHints([], {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
+        TextsWithHints({}, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
 
 
 def test_class_words_are_those_that_the_vocabulary_has(tmp_path: Path) -> None:

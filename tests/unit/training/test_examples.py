@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from capsmith.models.caption_model import CaptionModel  # noqa: E402
 from capsmith.models.mappers import MLPConfig, MLPMapper  # noqa: E402
 from capsmith.training.batches import Batch, Batches  # noqa: E402
 from capsmith.training.examples import Draw, Examples, Line, Order, tokenise  # noqa: E402
-from capsmith.training.vocabulary import CaptionTokens, train_words  # noqa: E402
+from capsmith.training.vocabulary import CaptionTokens  # noqa: E402
+from capsmith.training.word_vocabulary import Lines, train_words  # noqa: E402
 from tests.unit.models.toys import END, ROWS, START, WIDTH, language_model  # noqa: E402
 
 FILE = Path("captions.csv")
@@ -128,9 +130,20 @@ def test_photos_with_some_of_their_captions() -> None:
     assert len(chosen) > 6
 
 
+def test_a_captions_weight_is_how_often_it_is_drawn_of_its_photo() -> None:
+    data = examples([[3, 3, 3]])
+    weights = (1.0, 2.0, 5.0)
+    lines = tuple(replace(line, weight=w) for line, w in zip(data.lines, weights, strict=True))
+    data = Examples(data.photos, lines, data.of_photo)
+    order = Order(data, batch=1, captions_a_photo=1, seed=0)
+    drawn = Counter(order.draw(step).lines[0] for step in range(2000))
+    for index, weight in enumerate(weights):
+        assert drawn[index] / 2000 == pytest.approx(weight / 8, abs=0.04)
+
+
 def words() -> CaptionTokens:
-    tokenizer = train_words(["a b c d e f"], least_seen=1)
     text = TextRules(lowercase_prompt=True, capitalise=True, final_period=True, join=" ")
+    tokenizer = train_words({"en": Lines(captions=["a b c d e f"])}, {"en": text}, least_seen=1)
     ids = tokenizer.get_vocab()
     return CaptionTokens(
         tokenizer=tokenizer, text=text, start=(ids["<start>"],), end=ids["<stop>"], never=(),

@@ -10,6 +10,7 @@ from capsmith.bundle import TextRules
 from capsmith.errors import CheckpointError, ConfigError
 from capsmith.training.config import TokenizerConfig
 from capsmith.training.vocabulary import CaptionTokens, build_tokens
+from capsmith.training.word_vocabulary import Lines
 
 CAPTIONS = [
     "A dog's ball, on the T-shirt.",
@@ -24,7 +25,7 @@ WRITTEN = TextRules(lowercase_prompt=False, capitalise=False, final_period=False
 def tokens(
     config: TokenizerConfig, *, text: TextRules = PLAIN, languages: tuple[str, ...] = ("en",)
 ) -> CaptionTokens:
-    return build_tokens(config, text, CAPTIONS, [], languages)
+    return build_tokens(config, {name: Lines(captions=CAPTIONS) for name in languages}, text)
 
 
 def spelled(made: CaptionTokens, caption: str) -> list[str]:
@@ -85,4 +86,4 @@ def test_what_cannot_be_had_is_said() -> None:
     with pytest.raises(ConfigError, match="captions in de, en need tokens"):
         tokens(pretrained, languages=("de", "en"))
     with pytest.raises(CheckpointError, match="nobody/none"):
-        build_tokens(pretrained, PLAIN, CAPTIONS, [], ("en",), allow_download=False)
+        build_tokens(pretrained, {"en": Lines(captions=CAPTIONS)}, PLAIN, allow_download=False)
