@@ -12,6 +12,8 @@ import numpy as np
 
 from capsmith.data.alignment import misaligned
 from capsmith.data.duplicates import Hashes, near_pairs, photo_hash
+from capsmith.data.formats import find_captions
+from capsmith.data.formats.photo_files import orphans
 from capsmith.data.manifest import Manifest, Photo
 from capsmith.data.rows import CaptionLine, Finding
 from capsmith.data.sources import DataSource, read_data
@@ -55,6 +57,7 @@ def check(
     """
     findings: list[Finding] = []
     manifest = read_data(sources, base=base, on_finding=findings.append)
+    findings += _orphans(sources, base or Path())
     for line in _lines(manifest):
         findings += _caption_findings(line, max_words)
     findings += misaligned(manifest.photos)
@@ -63,6 +66,16 @@ def check(
         findings += _photo_findings(manifest.photos, watch)
     findings.sort(key=lambda finding: finding.place)
     return Checked(manifest, tuple(findings), _cleaned(manifest, findings))
+
+
+def _orphans(sources: Sequence[DataSource], base: Path) -> Iterator[Finding]:
+    """Photos and files of captions that lie alone in a folder of pairs."""
+    for source in sources:
+        place = base / source.path
+        if place.is_dir() and source.format in ("", "sidecar"):
+            folder, name = find_captions(place)
+            if source.format or name == "sidecar":
+                yield from orphans(folder)
 
 
 def _lines(manifest: Manifest) -> Iterator[CaptionLine]:

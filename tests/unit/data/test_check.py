@@ -188,3 +188,19 @@ def test_copies_of_real_photos_are_near_and_others_are_not() -> None:
     pairs = list(near_pairs(np.stack(hashes), np.stack(copies)))  # type: ignore[arg-type]
     assert pairs == [(number, number) for number in range(len(names))]
     assert photo_hash(Image.new("RGB", (100, 100), "white")) is None
+
+
+def test_what_lies_alone_in_a_folder_of_pairs_is_named(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["a.jpg", "b.jpg", "more/c.jpg"])
+    (tmp_path / "a.txt").write_text("A dog runs .")
+    (tmp_path / "more" / "c.txt").write_text("A girl sings .")
+    (tmp_path / "more" / "d.caption").write_text("A cat sleeps .")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("buy film")
+    source = DataSource(path=str(tmp_path))
+    lines = [str(finding) for finding in check([source]).findings]
+    assert lines == [
+        f"{tmp_path}/b.jpg: empty: is a photo without a file of captions beside it",
+        f"{tmp_path}/more/d.caption: missing: has no photo of its name beside it",
+    ]
+    assert len(read_data([source]).photos) == 2

@@ -42,6 +42,26 @@ def sidecar_pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
                     yield Path(parent, name), Path(parent, beside)
 
 
+def orphans(folder: Path) -> Iterator[Finding]:
+    """What `sidecar` leaves out: photos without a file of captions, and such files without photo.
+
+    Text files that lie where no photo does, notes and lists, are none.
+    """
+    paired = {path for pair in sidecar_pairs(folder) for path in pair}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        if not any(is_photo_name(name) for name in names):
+            continue
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path not in paired and is_photo_name(name):
+                wrong = "is a photo without a file of captions beside it"
+                yield Finding(kind="empty", place=Place(path), message=wrong)
+            elif path not in paired and path.suffix in SIDECARS:
+                wrong = "has no photo of its name beside it"
+                yield Finding(kind="missing", place=Place(path), message=wrong)
+
+
 def webdataset(path: Path, on_finding: OnFinding) -> Iterator[Row]:
     """One shard, or a folder of them: members of one key are a photo and its captions.
 
