@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from capsmith import __version__
-from capsmith.cli import caption, data, embed, export, models, train, tune
+from capsmith.cli import caption, data, embed, evaluate, export, models, train, tune
 from capsmith.cli.output import ReaderGoneError, complain, escape_controls, use_utf8
 from capsmith.errors import CapsmithError
 
@@ -29,6 +29,7 @@ app.command("models")(models.models)
 app.command("check")(models.check)
 app.add_typer(data.app, name="data")
 app.command("embed")(embed.embed)
+app.command("eval")(evaluate.evaluate)
 app.command("fetch")(models.fetch)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)

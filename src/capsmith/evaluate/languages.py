@@ -45,6 +45,11 @@ def rule_of(language: str) -> str:
     return names.get(_base(language), "words")
 
 
+def is_english(language: str) -> bool:
+    """Whether a language's code is English's."""
+    return _base(language) == "en"
+
+
 def _base(language: str) -> str:
     return language.lower().replace("_", "-").partition("-")[0]
 

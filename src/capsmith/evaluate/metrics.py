@@ -131,13 +131,30 @@ def _rouge_l(captions: Captions) -> Mapping[str, Metric]:
     return {"ROUGE-L": mean_of(rouge_l(captions.tokens, references))}
 
 
+def _meteor(captions: Captions) -> Mapping[str, Metric]:
+    from capsmith.evaluate.meteor import meteor
+
+    found = meteor(captions.texts, captions.own_references())
+    return {"METEOR": mean_of(found.per_photo, value=found.value)}
+
+
+def _spice(captions: Captions) -> Mapping[str, Metric]:
+    from capsmith.evaluate.spice import spice
+
+    return {"SPICE": mean_of(spice(captions.texts, captions.own_references()).per_photo)}
+
+
 SCORERS: Final[Mapping[str, Scorer]] = {
     "cider": _cider,
     "bleu": _bleu,
     "rouge-l": _rouge_l,
+    "meteor": _meteor,
+    "spice": _spice,
     "cider-plain": _plain_cider,
 }
-"""The metrics that need nothing but the captions."""
+"""The metrics that need nothing but captions in words, in the order of tables."""
+JAVA_ONLY: Final = ("meteor", "spice")
+"""Those that run Java programs, which know English only."""
 
 DEFAULT: Final = ("cider", "bleu", "rouge-l")
 
