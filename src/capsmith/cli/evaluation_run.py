@@ -120,9 +120,14 @@ def run(request: Request, outputs: Outputs) -> None:
 
 def setup_spice(folder: Path | None) -> None:
     """Put the files of METEOR and SPICE in place: fetched, or out of a folder."""
-    from capsmith.evaluate import jar_setup
+    from capsmith.cli.progress import Bytes
+    from capsmith.evaluate import jar_setup, jars
 
-    place = jar_setup.setup_spice(folder)
+    missing = jars.missing_files()
+    with Bytes() as shown:
+        place = jar_setup.setup_spice(folder, progress=shown.update)
+    if missing:
+        print_line(escape_controls(f"put in place: {jars.describe(missing)}"))
     print_line(escape_controls(f"{place}: METEOR and SPICE have all their files"))
 
 

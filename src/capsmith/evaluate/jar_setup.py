@@ -180,7 +180,7 @@ def _opened(source: Path) -> IO[bytes]:
     if source.suffix != ".xz":
         return source.open("rb")
     # An archive is read from its end, and going back in xz means to begin anew.
-    unpacked = tempfile.TemporaryFile()
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - who reads it closes it
     with lzma.open(source) as stream:
         shutil.copyfileobj(stream, unpacked, _PIECE)
     return unpacked

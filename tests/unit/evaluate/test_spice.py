@@ -95,7 +95,6 @@ def test_missing_files_are_named_with_origin_size_and_licence(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_odd_captions_of_the_real_program(monkeypatch: pytest.MonkeyPatch) -> None:
     java_files.require(jars.SPICE, monkeypatch)
     candidates = ["two brown dogs run", "", 'é "x" \\ | \ud800\n two dogs', "is of the", "...", "a"]
