@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from capsmith import __version__
-from capsmith.cli import caption, data, embed, evaluate, export, models, train, tune
+from capsmith.cli import caption, data, embed, evaluate, export, models, text_tower, train, tune
 from capsmith.cli.output import ReaderGoneError, complain, escape_controls, use_utf8
 from capsmith.errors import CapsmithError
 
@@ -34,6 +34,7 @@ app.command("fetch")(models.fetch)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("export")(export.export)
+app.command("text-tower")(text_tower.text_tower)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -41,7 +41,7 @@ def html_page(evaluation: Evaluation, thumbnails: Mapping[str, bytes], *, photos
 
 def _summary(evaluation: Evaluation) -> Iterator[str]:
     yield f'<h1 class="name" dir="auto">{_escaped(evaluation.captions_from)}</h1>'
-    yield f'<p class="quiet">{_escaped(headline(evaluation))}</p>'
+    yield f'<p class="quiet" dir="auto">{_escaped(headline(evaluation))}</p>'
     yield from (f'<p class="alarm">{_escaped(text)}</p>' for text in evaluation.warnings)
     yield '<ul class="metrics">'
     for name, score in evaluation.scores.metrics.items():

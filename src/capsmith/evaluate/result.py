@@ -49,9 +49,9 @@ class Evaluation:
         return sum(len(photo.references) for photo in self.photos)
 
     def worst_first(self) -> list[int]:
-        """Rows of `photos`, the lowest by the first metric first, ties in their order."""
-        first = next(iter(self.scores.metrics.values()))
-        return [int(row) for row in np.argsort(first.per_caption, kind="stable")]
+        """Rows of `photos`, lowest first by the first metric, of equals by the next, and so on."""
+        columns = [score.per_caption for score in self.scores.metrics.values()]
+        return [int(row) for row in np.lexsort(columns[::-1])]
 
     def to_dict(self) -> Mapping[str, Any]:
         """Plain dictionaries and lists, ready for `json.dumps`; a missing number is None."""

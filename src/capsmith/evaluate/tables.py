@@ -19,7 +19,7 @@ _WORDS: Final = ("metric", "")
 
 def text_lines(evaluation: Evaluation) -> Iterator[str]:
     """The lines for a terminal. Texts from files are not escaped here."""
-    yield headline(evaluation)
+    yield f"{evaluation.captions_from}: {headline(evaluation)}"
     for heading, rows in tables(evaluation):
         yield ""
         if heading:
@@ -34,7 +34,7 @@ def text_lines(evaluation: Evaluation) -> Iterator[str]:
 
 def markdown(evaluation: Evaluation) -> str:
     """The same in Markdown, without raw HTML: what comes from files is escaped."""
-    parts = [_escaped(headline(evaluation)), ""]
+    parts = [_escaped(f"{evaluation.captions_from}: {headline(evaluation)}"), ""]
     for heading, rows in tables(evaluation):
         head, *body = [[_escaped(cell) for cell in row] for row in rows]
         if heading:
@@ -51,7 +51,7 @@ def headline(evaluation: Evaluation) -> str:
     """What was scored against what, and how it was tokenised."""
     photos, references = len(evaluation.photos), evaluation.references
     return (
-        f"{evaluation.captions_from}: {photos:,} photo{'' if photos == 1 else 's'} against"
+        f"{photos:,} photo{'' if photos == 1 else 's'} against"
         f" {references:,} reference{'' if references == 1 else 's'} of"
         f" {evaluation.references_from}; language {evaluation.language}, tokens: {evaluation.rule}"
     )
@@ -81,8 +81,8 @@ def diversity_line(found: Diversity) -> str:
     return (
         f"captions: {found.mean_words:.1f} tokens on average, {found.vocabulary:,} different;"
         f" distinct-1 {found.distinct_1:.3f}, distinct-2 {found.distinct_2:.3f};"
-        f" {found.identical_share:.0%} are another photo's too, word for word (most often, on"
-        f' {found.commonest_count:,}: "{found.commonest}")'
+        f" {found.identical_share:.0%} also stand under another photo, word for word (the commonest"
+        f' under {found.commonest_count:,}: "{found.commonest}")'
     )
 
 
