@@ -13,6 +13,9 @@ from capsmith.types import Limits, Strategy
 FORMAT = 2
 """2: a text tower has a tokenizer and a section of its own. All earlier formats are read."""
 
+DETAILS = ("short", "normal", "long")
+Detail = Literal["short", "normal", "long"]
+
 _MAX_DIMENSION = 1 << 24  # far over any real model; keeps sizes from a file out of overflow
 
 
@@ -120,7 +123,8 @@ class FileFacts:
 class Description:
     """The content of `captioner.json`. The first language is the default.
 
-    language_text: rules of the languages whose text follows others than `text` (since format 2).
+    Since format 2: language_text are rules of the languages whose text follows others than `text`;
+    detail_tokens ask for captions of a length, after the language's token: all three, or none.
     """
 
     format: int
@@ -140,6 +144,7 @@ class Description:
     files: Mapping[str, FileFacts]
     text_tower: TextTower | None = None
     language_text: Mapping[str, TextRules] = field(default_factory=dict)
+    detail_tokens: Mapping[Detail, tuple[int, ...]] = field(default_factory=dict)
 
     def text_of(self, language: str) -> TextRules:
         """The text rules of one of the languages."""
@@ -159,7 +164,6 @@ class Description:
 
 def check_values(description: Description) -> None:
     """Raise `ValueError` where a value has the right type and makes no sense."""
-    model, pixels = description.language_model, description.preprocessing
     if not 1 <= description.format <= FORMAT:
         raise ValueError(f"has format {description.format}, which never existed")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", description.name):
@@ -170,12 +174,19 @@ def check_values(description: Description) -> None:
     if not of_languages <= set(description.languages):
         raise ValueError("has tokens or text rules for a language that is not listed")
     _check_sizes(description)
-    if min(pixels.std) <= 0:
+    if min(description.preprocessing.std) <= 0:
         raise ValueError("has a preprocessing.std that is not over 0")
     if description.text_tower is not None:
         _check_text_tower(description.text_tower, description.format)
-    languages: Sequence[tuple[int, ...]] = list(description.language_tokens.values())
-    for tokens in (model.start_tokens, model.stop_tokens, model.never_tokens, *languages):
+    _check_tokens(description)
+
+
+def _check_tokens(description: Description) -> None:
+    model, details = description.language_model, description.detail_tokens
+    if details and details.keys() != set(DETAILS):
+        raise ValueError(f"has detail_tokens that are not those of {', '.join(DETAILS)}")
+    asked: Sequence[tuple[int, ...]] = [*description.language_tokens.values(), *details.values()]
+    for tokens in (model.start_tokens, model.stop_tokens, model.never_tokens, *asked):
         if any(not 0 <= token < model.vocab_size for token in tokens):
             raise ValueError("names a token that is outside the vocabulary")
     if not model.stop_tokens:

@@ -18,7 +18,7 @@ class Limits:
     """What any strategy must keep to.
 
     `None` means "as the bundle says". Words and stop strings are text, encoded by the bundle's
-    tokenizer.
+    tokenizer. detail: how long captions are, for bundles that can be asked; "" is "normal".
     """
 
     min_tokens: int = 0
@@ -28,6 +28,7 @@ class Limits:
     repetition_penalty: float = 1.0
     forbidden_words: tuple[str, ...] = ()
     prompt: str = ""
+    detail: Literal["", "short", "normal", "long"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> N
         encoder={"family": "efficientnet-lite", "name": "lite2"},
         features={"source": "stored", "depth": 20, "views": 2, "dtype": "float16"},
         mapper={"kind": "hinted-grid", "hints": 2, "heads": 2, "class_words": "words.json"},
+        tokenizer={"kind": "words", "least_seen": 1, "details": True},
         language_text={
             "de": {
                 "lowercase_prompt": False, "capitalise": True, "final_period": True, "join": " ",
@@ -59,9 +60,8 @@ def test_an_encoders_last_blocks_train_with_hints_and_texts(tmp_path: Path) -> N
     captioner = capsmith.load(outcome.bundle)
     assert captioner.languages == ("en", "de")
     assert not captioner.bundle.text_of("de").lowercase_prompt
-    said = captioner.caption(
-        tmp_path / "00.jpg", language="de", limits=capsmith.Limits(min_tokens=2)
-    )
+    asked = capsmith.Limits(min_tokens=2, detail="long")
+    said = captioner.caption(tmp_path / "00.jpg", language="de", limits=asked)
     assert said.text.endswith(".")
     assert captioner.bundle.prefix.rows == 37 + 2
     assert captioner.caption(tmp_path / "00.jpg").text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -69,6 +69,10 @@ def caption(
     language: Annotated[
         str | None, typer.Option("--lang", help="Language of the captions, as in `models`.")
     ] = None,
+    detail: Annotated[
+        Literal["short", "normal", "long"] | None,
+        typer.Option(help="How long captions are (default: normal)."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A name from `models`, or a bundle's folder.")
     ] = None,
@@ -117,7 +121,11 @@ def caption(
     job = jobs.Job(
         captioner=captioner,
         strategy=choose_strategy(options, defaults.strategy),
-        limits=replace(defaults.limits, prompt=prompt or defaults.limits.prompt),
+        limits=replace(
+            defaults.limits,
+            prompt=prompt or defaults.limits.prompt,
+            detail=detail or defaults.limits.detail,
+        ),
         language=language,
     )
     style = jobs.Style(as_json=as_json, with_scores=scores, draw=draw, open_url=open_url)

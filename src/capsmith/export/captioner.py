@@ -98,6 +98,7 @@ def describe(
         ),
         text=text,
         language_tokens={name: (token,) for name, token in model.language_tokens.items()},
+        detail_tokens={name: (token,) for name, token in model.detail_tokens.items()},  # type: ignore[misc]
         decoding=decoding,
         quirks=bundles.Quirks(),
         files={},

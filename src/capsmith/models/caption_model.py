@@ -24,7 +24,8 @@ class CaptionModel(nn.Module):
     encoder: pixels float32 (B, 3, H, W) to features (B, k, d); None where features are given.
     start_tokens: read before every caption and never predicted; may be empty where the prefix is
     read as input vectors. language_tokens: the one that follows them, in a captioner of several
-    languages. end_token: predicted after every caption.
+    languages. detail_tokens: after these, in one that can be asked for short, normal and long
+    captions. end_token: predicted after every caption.
 
     Parts of which nothing trains (see `policies`) stay in evaluation mode while the rest trains:
     no dropout, no running statistics.
@@ -38,12 +39,14 @@ class CaptionModel(nn.Module):
         start_tokens: Sequence[int],
         end_token: int,
         language_tokens: Mapping[str, int] | None = None,
+        detail_tokens: Mapping[str, int] | None = None,
         encoder: nn.Module | None = None,
     ):
         super().__init__()
         self.encoder, self.mapper, self.language_model = encoder, mapper, language_model
         self.start_tokens, self.end_token = tuple(start_tokens), end_token
         self.language_tokens = dict(language_tokens or {})
+        self.detail_tokens = dict(detail_tokens or {})
         if mapper.config.width != self.reader.width:
             raise ConfigError(
                 f"the mapper's prefix is {mapper.config.width} wide, the language model reads"
@@ -51,7 +54,12 @@ class CaptionModel(nn.Module):
             )
         wrong = [
             token
-            for token in (*self.start_tokens, *self.language_tokens.values(), end_token)
+            for token in (
+                *self.start_tokens,
+                *self.language_tokens.values(),
+                *self.detail_tokens.values(),
+                end_token,
+            )
             if not 0 <= token < self.reader.vocab_size
         ]
         if wrong:
@@ -74,33 +82,42 @@ class CaptionModel(nn.Module):
                     module.eval()
         return self
 
-    def prompt(self, language: str) -> tuple[int, ...]:
+    def prompt(self, language: str, detail: str = "normal") -> tuple[int, ...]:
         """The tokens that are read before a caption in a language, and never predicted."""
-        if not self.language_tokens:
-            return self.start_tokens
-        if language not in self.language_tokens:
+        if self.language_tokens and language not in self.language_tokens:
             raise ConfigError(
                 f'no token for language "{language}"; there are {", ".join(self.language_tokens)}'
             )
-        return (*self.start_tokens, self.language_tokens[language])
+        spoken = (self.language_tokens[language],) if self.language_tokens else ()
+        asked = (self.detail_tokens[detail],) if self.detail_tokens else ()
+        return (*self.start_tokens, *spoken, *asked)
 
     @property
     def prompt_length(self) -> int:
         """How many tokens are read before a caption."""
-        return len(self.start_tokens) + bool(self.language_tokens)
+        return len(self.start_tokens) + bool(self.language_tokens) + bool(self.detail_tokens)
 
     def tensors(
-        self, captions: Sequence[Sequence[int]], languages: Sequence[str] | None = None
+        self,
+        captions: Sequence[Sequence[int]],
+        languages: Sequence[str] | None = None,
+        details: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Captions as tokens int64 (N, T), start and end tokens added, and what of them is real.
 
-        languages: one a caption, needed in a captioner of several. The mask is bool (N, T), False
+        languages: one a caption, needed in a captioner of several; details: likewise, how long the
+        captions are. The mask is bool (N, T), False
         on the padding to the right. Padding is told by the mask alone: every token of the
         vocabulary, the end token too, may be a word of a caption.
         """
         rows = [
-            [*self.prompt(language), *caption, self.end_token]
-            for caption, language in zip(captions, languages or [""] * len(captions), strict=True)
+            [*self.prompt(language, detail), *caption, self.end_token]
+            for caption, language, detail in zip(
+                captions,
+                languages or [""] * len(captions),
+                details or ["normal"] * len(captions),
+                strict=True,
+            )
         ]
         longest = max(map(len, rows))
         padded = [row + [self.end_token] * (longest - len(row)) for row in rows]

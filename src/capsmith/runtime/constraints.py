@@ -35,7 +35,7 @@ def resolve_limits(
     stop = defaults.stop if limits.stop is None else limits.stop
     stop_tokens = frozenset(_stop_token(text, tokenizer) for text in stop or ())
     rules = Rules(
-        prompt=(*model.start_tokens, *bundle.language_tokens.get(language, ()), *prompt),
+        prompt=(*model.start_tokens, *_asked(limits, language, bundle), *prompt),
         stop=stop_tokens.union(model.stop_tokens),
         never=frozenset(model.never_tokens) - set(model.stop_tokens),
         forbidden=_spellings(limits.forbidden_words, bundle=bundle, tokenizer=tokenizer),
@@ -45,6 +45,19 @@ def resolve_limits(
         repetition_penalty=limits.repetition_penalty,
     )
     return rules, prompt
+
+
+def _asked(limits: Limits, language: str, bundle: Description) -> tuple[int, ...]:
+    """The tokens that ask for a language and a length."""
+    language_tokens = bundle.language_tokens.get(language, ())
+    if not bundle.detail_tokens:
+        if limits.detail:
+            raise ConfigError(
+                f"{bundle.name} cannot be asked for {limits.detail} captions; use max_tokens, or a"
+                " captioner that was trained with details"
+            )
+        return language_tokens
+    return (*language_tokens, *bundle.detail_tokens[limits.detail or "normal"])
 
 
 def known_tokens(

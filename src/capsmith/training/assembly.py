@@ -76,6 +76,7 @@ def put_together(
         start_tokens=tokens.start,
         end_token=tokens.end,
         language_tokens=tokens.languages,
+        detail_tokens=tokens.details,
         encoder=inner,
     )
     training = recipe.training

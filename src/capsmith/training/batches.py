@@ -167,7 +167,9 @@ class Batches(Dataset[Batch]):
         seed = (self.order.seed, 2, number, self.process)
         lines = [examples.lines[i] for i in draw.lines]
         tokens, mask = self._tensors(
-            [line.ids for line in lines], languages=[line.language for line in lines]
+            [line.ids for line in lines],
+            languages=[line.language for line in lines],
+            details=[line.detail for line in lines],
         )
         ends = mask.sum(1) - 1
         is_cut = torch.tensor([line.is_cut for line in lines])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from capsmith.models.encoders import EfficientNetLite, published_efficientnet_li
 from capsmith.models.hinted_mapper import HintedGridMapper
 from capsmith.training.assembly import Assembly
 from capsmith.training.batches import Batch
-from capsmith.training.examples import Examples
+from capsmith.training.examples import Bounds, Examples, detail_of
 
 _RARE = -4.0
 """First bias of a word's logit: most words are in few captions."""
@@ -78,16 +79,24 @@ class KeptClasses(nn.Module):
         return F.kl_div(classes, target, reduction="batchmean")
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A caption without a photo as token ids; detail: as of `Line`."""
+
+    ids: tuple[int, ...]
+    detail: str = "normal"
+
+
 class TextsWithHints(nn.Module):
     """Captions without photos, after hints as a classifier would give them: right ones and wrong.
 
-    texts: language and token ids of captions; hints: token -> number of a class word, plurals too.
+    texts: captions by language; hints: token -> number of a class word, plurals too.
     Every language is drawn as often as any other.
     """
 
     def __init__(
         self,
-        texts: Mapping[str, Sequence[Sequence[int]]],
+        texts: Mapping[str, Sequence[Text]],
         hints: dict[int, int],
         *,
         texts_a_step: int,
@@ -105,13 +114,14 @@ class TextsWithHints(nn.Module):
         """The loss of some captions; which ones follows from torch's seed."""
         rng = random.Random(torch.initial_seed())
         drawn = sorted(rng.choices(list(self.texts), k=self.texts_a_step))
-        lines = [rng.choice(self.texts[language]) for language in drawn]
+        texts = [rng.choice(self.texts[language]) for language in drawn]
+        lines = [text.ids for text in texts]
         mapper = model.mapper
         assert isinstance(mapper, HintedGridMapper)
         probabilities, hints = self._draw_hints(lines, mapper.hints, rng)
         device = mapper.no_photo.device
         prefix, prefix_mask = mapper.of_words(probabilities.to(device), hints.to(device))
-        tokens, mask = model.tensors(lines, drawn)
+        tokens, mask = model.tensors(lines, drawn, [text.detail for text in texts])
         return model.prefix_loss(
             prefix, tokens.to(device), mask.to(device), prefix_mask=prefix_mask,
             label_smoothing=self.label_smoothing,
@@ -144,7 +154,7 @@ def hint_tokens(words: Sequence[str], vocabulary: dict[str, int]) -> dict[int, i
 
 
 def losses_beside(
-    assembly: Assembly, examples: Examples, texts: Sequence[CaptionLine]
+    assembly: Assembly, examples: Examples, texts: Sequence[CaptionLine], bounds: Bounds
 ) -> dict[str, tuple[float, nn.Module]]:
     """The losses beside the captions that a recipe asks for: name -> (weight, loss)."""
     recipe, tokens = assembly.recipe, assembly.tokens
@@ -163,11 +173,12 @@ def losses_beside(
     if wanted.texts:
         mapper = assembly.model.mapper
         assert isinstance(mapper, HintedGridMapper)
-        lines: dict[str, list[tuple[int, ...]]] = {}
+        lines: dict[str, list[Text]] = {}
         for line in texts:
             ids = tokens.encode(line.text, line.language)
             if not 0 < recipe.data.max_tokens < len(ids):
-                lines.setdefault(line.language, []).append(ids)
+                text = Text(ids, detail_of(len(ids), line.language, bounds))
+                lines.setdefault(line.language, []).append(text)
         hints = hint_tokens(mapper.names, tokens.tokenizer.get_vocab())
         losses["texts"] = (
             wanted.texts,

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Standing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """Which tokens of `tokenizer.json` are special, the languages of the captions, and the folder
-    that the recipe's paths are relative to, seen from the run's."""
+    that the recipe's paths are relative to, seen from the run's; see `CaptionTokens`."""
 
     start: tuple[int, ...]
     end: int
@@ -53,6 +53,7 @@ class RunFacts:
     spoken: tuple[str, ...]
     languages: Mapping[str, int]
     recipe_folder: str
+    details: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens, base: Path) -> None:
@@ -62,7 +63,7 @@ def write_run(folder: Path, recipe: Recipe, tokens: CaptionTokens, base: Path) -
     facts = RunFacts(
         start=tokens.start, end=tokens.end, never=tokens.never, spoken=tokens.spoken,
         languages=tokens.languages,
-        recipe_folder=place,
+        recipe_folder=place, details=tokens.details,
     )  # fmt: skip
     atomic.write_text(folder / "tokenizer.json", tokens.tokenizer.to_str())
     atomic.write_text(folder / "run.json", json.dumps(asdict(facts), indent=1) + "\n")
@@ -110,6 +111,7 @@ def read_run(folder: Path) -> KnownRun:
         never=facts.never,
         spoken=facts.spoken,
         languages=facts.languages,
+        details=facts.details,
         language_text=recipe.language_text,
     )
     return KnownRun(recipe, folder / facts.recipe_folder, tokens)

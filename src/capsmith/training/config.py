@@ -68,6 +68,9 @@ class FeatureConfig:
 class TokenizerConfig:
     """Tokens of the captions.
 
+    details: a token says how long a caption is, so that captioners can be asked for short, normal
+    and long ones: thirds of each language's captions.
+
     bpe         byte-level BPE trained on the captions, at most `vocab_size` tokens
     words       whole words, those that at least `least_seen` captions of photos in their language
                 have, or `least_seen_in_text` captions with and without a photo (0: none more);
@@ -83,6 +86,7 @@ class TokenizerConfig:
     name: str = ""
     end: str = ""
     commas: bool = False
+    details: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ never stopped reads there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,13 +23,17 @@ _POOL = 64
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One caption as token ids, without start and end; a cut one does not show how it ends."""
+    """One caption as token ids, without start and end; a cut one does not show how it ends.
+
+    detail: "short", "normal" or "long", beside other captions of its language.
+    """
 
     photo: int
     ids: tuple[int, ...]
     is_cut: bool
     language: str
     weight: float
+    detail: str = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,36 @@ def tokenise(
             lines.append(Line(index, ids, is_cut, caption.language, caption.weight))
         of_photo.append(tuple(range(first, len(lines))))
     return Examples(tuple(photos), tuple(lines), tuple(of_photo))
+
+
+Bounds = Mapping[str, tuple[float, float]]
+"""Language -> the lengths, in tokens, up to which captions are short, and up to which normal."""
+
+
+def thirds(examples: Examples) -> Bounds:
+    """Bounds that part the captions of each language into thirds, as nearly as lengths allow."""
+    lengths: dict[str, list[int]] = {}
+    for line in examples.lines:
+        lengths.setdefault(line.language, []).append(len(line.ids))
+    return {
+        language: (float(np.quantile(own, 1 / 3)), float(np.quantile(own, 2 / 3)))
+        for language, own in lengths.items()
+    }
+
+
+def detail_of(length: int, language: str, bounds: Bounds) -> str:
+    """How long a caption of so many tokens is; "normal" in a language without bounds."""
+    short, normal = bounds.get(language, (-1.0, float("inf")))
+    return "short" if length <= short else "normal" if length <= normal else "long"
+
+
+def with_details(examples: Examples, bounds: Bounds) -> Examples:
+    """The same captions, each with its detail."""
+    lines = (
+        replace(line, detail=detail_of(len(line.ids), line.language, bounds))
+        for line in examples.lines
+    )
+    return replace(examples, lines=tuple(lines))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class CaptionObjective(Objective):
         saves padding.
         """
         if self.vocabularies:
-            spoken = batch.tokens[:, self.captioner.prompt_length - 1]
+            spoken = batch.tokens[:, len(self.captioner.start_tokens)]
             return [
                 ((spoken == token).nonzero()[:, 0], self._told_apart(own.to(spoken.device)))
                 for token, own in self.vocabularies.items()

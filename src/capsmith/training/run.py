@@ -27,7 +27,7 @@ from capsmith.training.beside import losses_beside
 from capsmith.training.best import COMPARED, BestBundle
 from capsmith.training.checkpoint import Standing
 from capsmith.training.config import Recipe
-from capsmith.training.examples import Examples, Order, tokenise
+from capsmith.training.examples import Examples, Order, thirds, tokenise, with_details
 from capsmith.training.inputs import Photos, prepare, training_inputs, validation_inputs
 from capsmith.training.loop import Stage, StageRun
 from capsmith.training.objectives import CaptionObjective, RewardObjective, Spoken
@@ -154,9 +154,11 @@ class _Run:
         self.assembly, self.output, self.log = assembly, output, log
         self.recipe, self.model = assembly.recipe, assembly.model
         self.photos, self.train_set = photos, train_set
-        self.examples = _tokenised(assembly, photos.train)
+        examples = _tokenised(assembly, photos.train)
+        self.bounds = thirds(examples) if assembly.tokens.details else {}
+        self.examples = with_details(examples, self.bounds)
         validator = Validator(
-            _tokenised(assembly, photos.validation),
+            with_details(_tokenised(assembly, photos.validation), self.bounds),
             validation_inputs(assembly, photos),
             assembly.description,
             output / "tokenizer.json",
@@ -239,7 +241,9 @@ class _Run:
             objective=CaptionObjective(
                 self.model,
                 label_smoothing=training.label_smoothing,
-                beside=losses_beside(self.assembly, self.examples, self.train_set.texts),
+                beside=losses_beside(
+                    self.assembly, self.examples, self.train_set.texts, self.bounds
+                ),
                 vocabularies=self._vocabularies(),
             ),
             batches=self._batches(order, inputs),

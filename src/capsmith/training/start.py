@@ -66,6 +66,7 @@ class Start:
             never=model.never_tokens,
             spoken=bundle.languages,
             languages={name: ids[0] for name, ids in bundle.language_tokens.items()},
+            details={name: ids[0] for name, ids in bundle.detail_tokens.items()},
             language_text=bundle.language_text,
         )
 

@@ -147,7 +147,11 @@ class Validator:
             for k in self.examples.of_photo[photo]
             if self.examples.lines[k].language == language
         ]
-        tokens, mask = model.tensors([line.ids for _, line in lines], [language] * len(lines))
+        tokens, mask = model.tensors(
+            [line.ids for _, line in lines],
+            languages=[language] * len(lines),
+            details=[line.detail for _, line in lines],
+        )
         loss = model.loss(
             features,
             tokens.to(features.device),

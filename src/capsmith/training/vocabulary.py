@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders
 
 from capsmith.bundle import TextRules
+from capsmith.description import DETAILS
 from capsmith.errors import CheckpointError, ConfigError
 from capsmith.models import bpe
 from capsmith.models.pretrained_language_models import load_tokenizer
@@ -22,8 +23,9 @@ class CaptionTokens:
     """A tokenizer and which of its tokens start, end and never enter a caption.
 
     spoken: the languages of the captions, the first being the default. languages: the token that
-    says which one a caption is in, where there are several. language_text: text rules of the
-    languages that do not follow `text`.
+    says which one a caption is in, where there are several. details: the token that says how long
+    a caption is, short, normal or long, where captioners can be asked. language_text: text rules of
+    the languages that do not follow `text`.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -33,6 +35,7 @@ class CaptionTokens:
     never: tuple[int, ...]
     spoken: tuple[str, ...]
     languages: Mapping[str, int]
+    details: Mapping[str, int] = field(default_factory=dict)
     language_text: Mapping[str, TextRules] = field(default_factory=dict)
 
     @property
@@ -72,11 +75,13 @@ def build_tokens(
     """
     own_rules = dict(language_text or {})
     several = tuple(lines) if len(lines) > 1 else ()
+    details = DETAILS if config.details else ()
     if config.kind == "pretrained":
-        if several:
+        if several or details:
+            what = f"captions in {', '.join(several)}" if several else "tokenizer.details"
             raise ConfigError(
-                f"captions in {', '.join(several)} need tokens that a pretrained tokenizer does not"
-                " have; use tokenizer.kind: bpe, or data of one language"
+                f"{what} need tokens that a pretrained tokenizer does not have; use"
+                " tokenizer.kind: bpe, or data of one language without details"
             )
         return _pretrained(config, text, tuple(lines), allow_download=allow_download)
     if config.kind == "words":
@@ -94,7 +99,7 @@ def build_tokens(
         tokenizer = bpe.train_bpe(
             every, vocab_size=config.vocab_size, lowercase=text.lowercase_prompt
         )
-    tokenizer.add_special_tokens([f"<{language}>" for language in several])
+    tokenizer.add_special_tokens([f"<{name}>" for name in (*several, *details)])
     ids = tokenizer.get_vocab()
     return CaptionTokens(
         tokenizer=tokenizer,
@@ -104,6 +109,7 @@ def build_tokens(
         never=_never(tokenizer, ids[end]),
         spoken=tuple(lines),
         languages={language: ids[f"<{language}>"] for language in several},
+        details={detail: ids[f"<{detail}>"] for detail in details},
         language_text=own_rules,
     )
 

@@ -20,6 +20,7 @@ from capsmith.models.language_models import (  # noqa: E402
 from capsmith.training.batches import Batch  # noqa: E402
 from capsmith.training.beside import (  # noqa: E402
     KeptClasses,
+    Text,
     TextsWithHints,
     WordTags,
     hint_tokens,
@@ -87,7 +88,7 @@ def captioner() -> CaptionModel:
 
 def test_texts_teach_what_a_hint_means() -> None:
     model = captioner().eval()
-    texts = [(7, DOG, 8)] * 6 + [(7, CAT, 8)] * 6
+    texts = [Text((7, DOG, 8))] * 6 + [Text((7, CAT, 8))] * 6
     loss = TextsWithHints({"en": texts}, {DOG: 0, CAT: 1}, texts_a_step=8, label_smoothing=0.0)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for step in range(150):
@@ -105,7 +106,7 @@ def test_texts_teach_what_a_hint_means() -> None:
 
 def test_the_same_seed_draws_the_same_texts() -> None:
     model = captioner().eval()
-    texts = [(7, word, other) for word in (DOG, CAT) for other in range(3, 9)]
+    texts = [Text((7, word, other)) for word in (DOG, CAT) for other in range(3, 9)]
     loss = TextsWithHints({"en": texts}, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
     values = []
     for seed in (5, 6, 5):

@@ -18,7 +18,16 @@ from capsmith.errors import DataError  # noqa: E402
 from capsmith.models.caption_model import CaptionModel  # noqa: E402
 from capsmith.models.mappers import MLPConfig, MLPMapper  # noqa: E402
 from capsmith.training.batches import Batch, Batches  # noqa: E402
-from capsmith.training.examples import Draw, Examples, Line, Order, tokenise  # noqa: E402
+from capsmith.training.examples import (  # noqa: E402
+    Draw,
+    Examples,
+    Line,
+    Order,
+    detail_of,
+    thirds,
+    tokenise,
+    with_details,
+)
 from capsmith.training.vocabulary import CaptionTokens  # noqa: E402
 from capsmith.training.word_vocabulary import Lines, train_words  # noqa: E402
 from tests.unit.models.toys import END, ROWS, START, WIDTH, language_model  # noqa: E402
@@ -139,6 +148,16 @@ def test_a_captions_weight_is_how_often_it_is_drawn_of_its_photo() -> None:
     drawn = Counter(order.draw(step).lines[0] for step in range(2000))
     for index, weight in enumerate(weights):
         assert drawn[index] / 2000 == pytest.approx(weight / 8, abs=0.04)
+
+
+def test_details_are_thirds_of_each_languages_captions() -> None:
+    data = examples([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    bounds = thirds(data)
+    detailed = with_details(data, bounds)
+    expected = ["short"] * 3 + ["normal"] * 3 + ["long"] * 3
+    assert [line.detail for line in detailed.lines] == expected
+    assert detail_of(99, "xx", bounds) == "normal"
+    assert [line.detail for line in with_details(data, {}).lines] == ["normal"] * 9
 
 
 def words() -> CaptionTokens:

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from capsmith.bundle import TextRules
+from capsmith.errors import ConfigError
 from capsmith.runtime.tokenizer import Tokenizer
 from capsmith.training.config import TokenizerConfig
 from capsmith.training.vocabulary import CaptionTokens, build_tokens
@@ -106,3 +107,14 @@ def test_texts_count_for_their_own_language() -> None:
     ids = build_tokens(config, lines, ENGLISH).tokenizer.get_vocab()
     assert {"seen", "often", "ein", "wort"} <= ids.keys()
     assert not {"rare", "word"} & ids.keys()
+
+
+def test_details_have_a_token_each() -> None:
+    config = TokenizerConfig(kind="words", least_seen=1, details=True)
+    made = build_tokens(config, {"en": LINES["en"]}, ENGLISH)
+    ids = made.tokenizer.get_vocab()
+    assert made.details == {name: ids[f"<{name}>"] for name in ("short", "normal", "long")}
+    assert set(made.details.values()) <= set(made.never)
+    pretrained = TokenizerConfig(kind="pretrained", name="gpt2", details=True)
+    with pytest.raises(ConfigError, match=r"tokenizer\.details need tokens"):
+        build_tokens(pretrained, {"en": LINES["en"]}, ENGLISH)
