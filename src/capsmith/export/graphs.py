@@ -1,4 +1,4 @@
-"""Torch modules to ONNX graphs that the runtime reads: encoder, mapper, decoder.
+"""Torch modules to ONNX graphs that the runtime reads: encoder, mapper, decoder, text tower.
 
 Initialisers keep the names of the module's parameters, so that a bundle can be read back into
 torch and trained on.
@@ -76,6 +76,16 @@ def export_mapper(
     model = _trace(module, (features,), ({0: Dim.DYNAMIC},), ["features"], ["prefix"])
     _name_axes(model.graph.inputs[0], ("batch", None, None))
     _name_axes(model.graph.outputs[0], ("batch", None, None))
+    _write(quantize(model, precision), path)
+
+
+def export_text_tower(module: nn.Module, path: Path, *, precision: Precision = "float32") -> None:
+    """Write `tokens` int64 (batch, length) -> `embedding` float32 (batch, d)."""
+    tokens = torch.ones(_ROWS, _TOKENS, dtype=torch.int64)
+    moving = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    model = _trace(module, (tokens,), (moving,), ["tokens"], ["embedding"])
+    _name_axes(model.graph.inputs[0], ("batch", "length"))
+    _name_axes(model.graph.outputs[0], ("batch", None))
     _write(quantize(model, precision), path)
 
 
