@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capsmith.errors import ConfigError
+
+if TYPE_CHECKING:
+    from capsmith.training.config import Recipe
 
 
 def train(
@@ -59,14 +62,12 @@ def train(
     run(found, output or Path("runs") / found.name, base)
 
 
-def run(recipe: object, output: Path, base: Path) -> None:
+def run(recipe: Recipe, output: Path, base: Path) -> None:
     """Train and say how it went."""
     from capsmith.cli.data import watched
     from capsmith.cli.output import escape_controls, print_line
-    from capsmith.training.config import Recipe
     from capsmith.training.run import train as train_recipe
 
-    assert isinstance(recipe, Recipe)
     outcome = train_recipe(
         recipe, output, base=base, log=lambda line: print_line(escape_controls(line)), watch=watched
     )
