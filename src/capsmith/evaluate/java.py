@@ -132,13 +132,14 @@ class JavaProgram:
         if self._has_timed_out.is_set():
             return CapsmithError(
                 f"{self._name}: not done within {self._timeout_s:g} seconds; score fewer photos,"
-                " or give it more time"
+                " or give it more time (timeout_s)"
             )
         self._complaints.seek(0)
         lines = self._complaints.read().decode("utf-8", "replace").splitlines()
         if any("OutOfMemoryError" in line for line in lines):
             return CapsmithError(
                 f"{self._name}: {self._memory_mb} MB of memory are not enough; give it more"
+                " (memory_mb)"
             )
         # Java says what went wrong first and where (lines that begin with a tab) after it.
         said = [line for line in lines if "Exception" in line or "Error" in line] or lines[-1:]

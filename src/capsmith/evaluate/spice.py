@@ -22,7 +22,8 @@ from capsmith.evaluate.pairs import ptb_pairs
 CATEGORIES: Final = ("Object", "Relation", "Attribute", "Color", "Cardinality", "Size")
 # Java before this version has the script engine that SPICE needs, and cannot load a newer one.
 _NASHORN_LEFT_JAVA: Final = 15
-PHOTOS_AT_ONCE: Final = 500
+# Some 2.2 GB of memory.
+PHOTOS_AT_ONCE: Final = 200
 
 Progress = Callable[[int, int], None]
 """Is told how many photos are scored, and how many there are."""
@@ -52,9 +53,9 @@ def spice(
     """SPICE of one caption a photo against that photo's references, all as they were written.
 
     They are tokenised by Penn Treebank rules first; pycocoevalcap does so, and the numbers are its.
-    500 photos go to Java at once, where each may take `timeout_s`. Raises `DataError` when the two
-    differ in length or a photo has no reference, `ConfigError` when Java or a file is missing, and
-    `CapsmithError` when Java fails.
+    200 photos go to Java at once, and each lot may take `timeout_s`. Raises `DataError` when the
+    two differ in length or a photo has no reference, `ConfigError` when Java or a file is missing,
+    and `CapsmithError` when Java fails.
     """
     captions, sentences = ptb_pairs(candidates, references)
     _, java_version = find_java()
