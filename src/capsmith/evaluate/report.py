@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.lexical import bleu_statistics, cider_d, rouge_l
 from capsmith.evaluate.statistics import Interval, bleu_intervals, mean_interval
-from capsmith.evaluate.tokenize import ptb_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +33,22 @@ class Report:
         return asdict(self)
 
 
-def report(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Report:
-    """Score captions as they were written against each photo's references.
+def report(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, language: str = "en"
+) -> Report:
+    """Score captions as they were written against each photo's references in the same language.
 
     Raises DataError when the two differ in length, when there is no photo, or when a photo has no
     reference.
     """
-    captions = ptb_lines(candidates)
-    lines = iter(ptb_lines([line for sentences in references for line in sentences]))
-    tokenised = [[next(lines) for _ in sentences] for sentences in references]
+    captions = tokenised(candidates, language)
+    lines = iter(tokenised([line for sentences in references for line in sentences], language))
+    others = [[next(lines) for _ in sentences] for sentences in references]
     return Report(
         photos=len(captions),
-        cider=mean_interval(cider_d(captions, tokenised).per_photo),
-        bleu=bleu_intervals(bleu_statistics(captions, tokenised)),
-        rouge_l=mean_interval(rouge_l(captions, tokenised)),
+        cider=mean_interval(cider_d(captions, others).per_photo),
+        bleu=bleu_intervals(bleu_statistics(captions, others)),
+        rouge_l=mean_interval(rouge_l(captions, others)),
         distinct_share=len(set(captions)) / len(captions),
         mean_words=float(np.mean([len(caption.split()) for caption in captions])),
     )

@@ -197,8 +197,3 @@ def _tokens(text: str) -> Iterator[str]:
 def _normal(token: str) -> str:
     token = _REPLACED.get(token, token).replace("&amp;", "&").replace("’", "'")
     return token.replace("(", "-lrb-").replace(")", "-rrb-").lower()
-
-
-def separated(text: str, language: str) -> str:
-    """Text whose tokens a tokenizer for spaced languages finds: in Chinese, every character."""
-    return " ".join("".join(text.split())) if language == "zh" else text

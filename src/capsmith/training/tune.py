@@ -12,10 +12,10 @@ from capsmith.data.manifest import Manifest, Photo, write_manifest
 from capsmith.data.sources import DataSource, read_data
 from capsmith.data.watch import Watch, unwatched
 from capsmith.errors import DataError
+from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.report import Report, report
 from capsmith.evaluate.statistics import Interval, paired_difference
-from capsmith.evaluate.tokenize import ptb_lines, separated
 from capsmith.runtime.captioner import Captioner
 from capsmith.training.config import DataConfig, Recipe, Training, Validation
 from capsmith.training.run import train
@@ -91,14 +91,14 @@ def tune(
 def compare(first: Captioner, second: Captioner, photos: Sequence[Photo]) -> Comparison:
     """Two captioners with their own decoding on the same photos."""
     language = first.languages[0]
-    references = [[separated(text, language) for text in photo.texts(language)] for photo in photos]
-    tokenised = [ptb_lines(lines) for lines in references]
+    references = [photo.texts(language) for photo in photos]
+    tokens = [tokenised(lines, language) for lines in references]
     reports, scores = [], []
     for captioner in (first, second):
         made = captioner.caption_many([photo.source.picture() for photo in photos])
-        captions = [separated(caption.text, language) for caption in made]
-        reports.append(report(captions, references))
-        scores.append(cider_d(ptb_lines(captions), tokenised).per_photo)
+        captions = [caption.text for caption in made]
+        reports.append(report(captions, references, language=language))
+        scores.append(cider_d(tokenised(captions, language), tokens).per_photo)
     before, after = reports
     return Comparison(before, after, paired_difference(*scores), len(photos))
 

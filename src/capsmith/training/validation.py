@@ -13,7 +13,6 @@ from capsmith.bundle import Description
 from capsmith.data.manifest import Photo
 from capsmith.errors import DataError, DivergedError
 from capsmith.evaluate.report import Report, report
-from capsmith.evaluate.tokenize import separated
 from capsmith.models.caption_model import CaptionModel
 from capsmith.models.engine import TorchEngine
 from capsmith.runtime.constraints import resolve_limits
@@ -112,10 +111,7 @@ class Validator:
                 losses.append(self._loss(model, features, part, language))
                 said += self._captions(model, features, language)
             references = [self.examples.photos[i].texts(language) for i in chosen]
-            reports[language] = report(
-                [separated(text, language) for text in said],
-                [[separated(text, language) for text in texts] for texts in references],
-            )
+            reports[language] = report(said, references, language=language)
         tokens = sum(count for _, count in losses)
         return Score(
             loss=sum(loss * count for loss, count in losses) / max(1, tokens),
