@@ -1,14 +1,15 @@
 """Score captioners on the validation photos of a data set, beside two baselines.
 
-    python scripts/results.py RUN_OR_BUNDLE ... [--data ../shared/data/flickr8k] [--limit N]
+    python scripts/results.py RUN_OR_BUNDLE ... [--data ../shared/data/flickr8k] [--lang de]
 
 Each captioner is the folder of a training run (its `best` is scored), a bundle's folder or a name;
-the embedded captioner is always among them. They caption with their own decoding. Baselines: the
+the embedded captioner is always among them. Those that speak the language of --lang (default: en),
+which is that of the data, are scored. They caption with their own decoding. Baselines: the
 training caption that is written most often, for every photo; and the first caption of the training
 photo whose embedding by the embedded captioner's encoder is nearest (cosine).
 
-Prints a Markdown table and puts it between the markers of --out, with the curves of the runs, which
-are copied into the folder `images` beside that of the page.
+Prints a Markdown table and puts it between the language's markers in --out, with the curves of the
+runs, which are copied into the folder `images` beside that of the page.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from capsmith import atomic
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
 from capsmith.errors import CapsmithError, ConfigError, DataError
+from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.report import Report, report
-from capsmith.evaluate.tokenize import ptb_lines
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "training.md"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+BEGIN, END = "<!-- results {}: begin -->", "<!-- results {}: end -->"
 COMMONEST, NEAREST = "commonest caption", "nearest neighbour"
 HEAD = (
     "captions by", "CIDEr-D", "BLEU-4", "ROUGE-L", "distinct", "words", "CIDEr-D / neighbour",
@@ -49,21 +50,24 @@ class Splits:
 
     train: tuple[Photo, ...]
     val: tuple[Photo, ...]
+    language: str
 
 
-def read_splits(data: Path, limit: int | None) -> Splits:
+def read_splits(data: Path, language: str, limit: int | None) -> Splits:
     """The photos of both splits, at most `limit` of each; those of no split train.
 
-    data: captions, or a folder; of several files in it `captions.txt` is read. Raises `DataError`.
+    data: captions, or a folder; of several files in it `captions.txt` is read. language: of the
+    captions, where their file does not say. Raises `DataError`.
     """
     whole = data / "captions.txt"
-    manifest = read_data([DataSource(path=str(whole if whole.is_file() else data))])
+    path = str(whole if whole.is_file() else data)
+    manifest = read_data([DataSource(path=path, language=language)])
     train = (*manifest.of_split("train").photos, *manifest.of_split("").photos)
     val = manifest.of_split("val").photos
     if not train or not val:
         empty = "val" if train else "train"
         raise DataError(f"{data}: its split {empty} is empty; put a list of its photos beside it")
-    return Splits(train[:limit], val[:limit])
+    return Splits(train[:limit], val[:limit], language)
 
 
 def load(name: str) -> capsmith.Captioner:
@@ -72,8 +76,8 @@ def load(name: str) -> capsmith.Captioner:
     return capsmith.load(best if best.is_dir() else name)
 
 
-def load_all(names: Sequence[str]) -> dict[str, capsmith.Captioner]:
-    """Captioners by what their bundles are called, the embedded one last."""
+def load_all(names: Sequence[str], language: str) -> dict[str, capsmith.Captioner]:
+    """The captioners that speak the language by what they are called, the embedded one last."""
     found: dict[str, capsmith.Captioner] = {}
     for captioner in (*map(load, names), capsmith.load()):
         known = found.setdefault(captioner.bundle.name, captioner)
@@ -82,12 +86,12 @@ def load_all(names: Sequence[str]) -> dict[str, capsmith.Captioner]:
                 f"{captioner.bundle.folder}: is called {known.bundle.name}, as"
                 f" {known.bundle.folder} is; score them one by one"
             )
-    return found
+    return {name: one for name, one in found.items() if language in one.languages}
 
 
-def commonest_caption(photos: Sequence[Photo]) -> str:
+def commonest_caption(photos: Sequence[Photo], language: str) -> str:
     """The caption that is written most often, case and punctuation aside."""
-    lines = ptb_lines([text for photo in photos for text in photo.texts()])
+    lines = tokenised([text for photo in photos for text in photo.texts()], language)
     return Counter(lines).most_common(1)[0][0]
 
 
@@ -97,21 +101,25 @@ def nearest_captions(captioner: capsmith.Captioner, splits: Splits) -> list[str]
     return [splits.train[row].texts()[0] for row in likeness.argmax(axis=1)]
 
 
-def captions_of(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> list[str]:
-    """The captioner's own captions."""
-    made = captioner.iter_captions(photo.source.picture() for photo in photos)
+def captions_of(captioner: capsmith.Captioner, splits: Splits) -> list[str]:
+    """The captioner's own captions of the photos to caption."""
+    pictures = (photo.source.picture() for photo in splits.val)
+    made = captioner.iter_captions(pictures, language=splits.language)
     return [caption.text for caption in made]
 
 
 def score_all(names: Sequence[str], splits: Splits) -> Iterator[tuple[str, Report]]:
     """Scores of the baselines and of each captioner, as they are made."""
-    captioners = load_all(names)
-    references = [photo.texts() for photo in splits.val]
-    commonest = [commonest_caption(splits.train)] * len(splits.val)
-    yield COMMONEST, report(commonest, references)
-    yield NEAREST, report(nearest_captions(capsmith.load(), splits), references)
+    captioners = load_all(names, splits.language)
+
+    def scored(captions: Sequence[str]) -> Report:
+        references = [photo.texts() for photo in splits.val]
+        return report(captions, references, language=splits.language)
+
+    yield COMMONEST, scored([commonest_caption(splits.train, splits.language)] * len(splits.val))
+    yield NEAREST, scored(nearest_captions(capsmith.load(), splits))
     for name, captioner in captioners.items():
-        yield name, report(captions_of(captioner, splits.val), references)
+        yield name, scored(captions_of(captioner, splits))
 
 
 def table(reports: Mapping[str, Report]) -> str:
@@ -137,16 +145,17 @@ def copy_curves(names: Sequence[str], images: Path) -> Iterator[str]:
             yield f"\n![Loss, learning rate and CIDEr of {title}](../images/curves-{title}.png)\n"
 
 
-def put_between(page: Path, text: str) -> None:
-    """Replace what lies between the markers of a page; raises `ConfigError` without them."""
+def put_between(page: Path, text: str, language: str) -> None:
+    """Replace what lies between the language's markers; raises `ConfigError` without them."""
+    first, last = BEGIN.format(language), END.format(language)
     try:
-        before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        before, begin, rest = page.read_text(encoding="utf-8").partition(first)
     except OSError as error:
         raise ConfigError(f"{page}: cannot be read: {error.strerror}; check --out") from None
-    _, end, after = rest.partition(END)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ConfigError(f"{page}: lacks {BEGIN} or {END}; add them where the table belongs")
-    atomic.write_bytes(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+        raise ConfigError(f"{page}: lacks {first} or {last}; add them where the table belongs")
+    atomic.write_bytes(page, f"{before}{first}\n\n{text}\n{last}{after}".encode())
 
 
 def _embedded(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> Vectors:
@@ -161,6 +170,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("captioners", nargs="*", metavar="RUN_OR_BUNDLE")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/flickr8k"))
+    parser.add_argument("--lang", default="en", metavar="LANGUAGE")
     parser.add_argument("--limit", type=int, help="only so many photos of each split, for a try")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
     return parser.parse_args()
@@ -171,7 +181,7 @@ def main() -> int:
     options = _arguments()
     reports: dict[str, Report] = {}
     try:
-        splits = read_splits(options.data, options.limit)
+        splits = read_splits(options.data, options.lang, options.limit)
         for name, scores in score_all(options.captioners, splits):
             reports[name] = scores
             sys.stderr.write(f"{name}: CIDEr-D {scores.cider}\n")
@@ -182,7 +192,7 @@ def main() -> int:
             f" {len(splits.train):,} others.\n"
         )
         curves = copy_curves(options.captioners, options.out.parent.parent / "images")
-        put_between(options.out, text + note + "".join(curves))
+        put_between(options.out, text + note + "".join(curves), options.lang)
     except CapsmithError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

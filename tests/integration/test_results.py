@@ -20,7 +20,7 @@ OF_TRAIN = (
     ("a child plays with a red ball", COMMON),
 )
 OF_VAL = tuple((f"{first} today", "somebody is there") for first, _ in OF_TRAIN)
-PAGE = "# Page\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nThe end.\n"
+PAGE = "# Page\n\n<!-- results en: begin -->\nold\n<!-- results en: end -->\n\nThe end.\n"
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_a_run_and_the_baselines_are_scored_into_the_page(
     done = results(tmp_path / "run", "--data", data, "--out", page)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
-    assert text.startswith("# Page\n\n<!-- results: begin -->\n")
-    assert text.endswith("<!-- results: end -->\n\nThe end.\n")
+    assert text.startswith("# Page\n\n<!-- results en: begin -->\n")
+    assert text.endswith("<!-- results en: end -->\n\nThe end.\n")
     assert "old" not in text
     assert done.stdout in text
     cells = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
@@ -93,5 +93,17 @@ def test_a_page_without_markers_and_a_missing_split_are_one_line_each(
     (data / "val.txt").write_text("val0.jpg\n")
     done = results("--data", data, "--out", page, "--limit", "1")
     assert done.returncode == 1
-    assert "lacks <!-- results: begin -->" in done.stderr
+    assert "lacks <!-- results en: begin -->" in done.stderr
     assert page.read_text() == "no markers"
+
+
+def test_another_language_is_scored_by_those_that_speak_it(
+    data: Path, page: Path, tmp_path: Path
+) -> None:
+    toy_bundle(tmp_path / "run" / "best")
+    page.write_text(PAGE.replace(" en:", " de:"))
+    done = results(tmp_path / "run", "--data", data, "--out", page, "--lang", "de")
+    assert done.returncode == 0, done.stderr
+    names = [line.strip("| ").split(" | ")[0] for line in done.stdout.splitlines()[2:]]
+    assert names == ["commonest caption", "nearest neighbour", "toy"]
+    assert done.stdout in page.read_text()
