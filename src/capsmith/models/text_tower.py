@@ -25,16 +25,17 @@ def train_text_tokenizer(
     """Byte-level BPE (Sennrich et al. 2016) of at most `vocab_size` tokens, for any language.
 
     Every text can be spelled and ends with `END`, the empty one too; what is longer than
-    `max_tokens`, the end counted, is cut there. Case and width of letters are folded (NFKC). A Han
-    character is a token of its own: Chinese has no spaces that would keep merges inside of words,
-    and whole clauses would become tokens that no other clause shares.
+    `max_tokens`, the end counted, is cut there. Case and width of letters are folded (NFKC), and a
+    word is the same tokens at the beginning of a text as inside. A Han character is a token of its
+    own: Chinese has no spaces that would keep merges inside of words, and whole clauses would be
+    tokens that no other clause shares.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=True),
         ]
     )
     trainer = trainers.BpeTrainer(
@@ -62,7 +63,7 @@ class TextTowerConfig:
     width: int = 192
     heads: int = 6
     inner: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         if min(self.width, self.heads, self.inner) < 1 or self.width % self.heads:
