@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import captioner, decoder, features, training
+from benchmarks import captioner, decoder, features, metrics, training
 from benchmarks.machine import describe
 from capsmith.errors import CapsmithError
 
-PARTS = ("decoder", "captioner", "training")
+PARTS = ("decoder", "captioner", "training", "metrics")
 FLICKR8K = Path("../shared/data/flickr8k/captions.txt")
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=[], metavar="|".join(PARTS))
     parser.add_argument("--photos", type=Path, help="tar or folder of photos for the folder lines")
     parser.add_argument(
-        "--captions", type=Path, default=FLICKR8K, help="data set for training (%(default)s)"
+        "--captions", type=Path, default=FLICKR8K, help="data set for training and metrics"
     )
     parser.add_argument("--model", help="bundle instead of the embedded one")
     parser.add_argument("--threads", type=int, default=2)
@@ -52,6 +52,8 @@ def _run(parts: Sequence[str], options: argparse.Namespace) -> None:
     if "training" in parts:
         training.run(options.captions, threads=threads, steps=options.steps)
         features.run(options.captions, threads=threads, repeats=repeats)
+    if "metrics" in parts:
+        metrics.run(options.captions, repeats=min(repeats, 3))
 
 
 if __name__ == "__main__":
