@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from capsmith.evaluate.lexical import CiderD
 from capsmith.models.caption_model import CaptionModel
+from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.runtime.rules import Rules
 from capsmith.training.batches import Batch
 from capsmith.training.beside import TextsWithHints
+from capsmith.training.examples import Examples
 from capsmith.training.loop import Objective, Terms
 from capsmith.training.self_critical import self_critical_loss
+
+_REFERENCES = 5
+"""Captions of a photo that a reward is measured against, as many as COCO has."""
 
 
 class CaptionObjective(Objective):
@@ -91,6 +96,20 @@ class CaptionObjective(Objective):
         return told
 
 
+def vocabularies(captioner: CaptionModel, examples: Examples) -> dict[int, Tensor]:
+    """For `CaptionObjective`: the tokens of each language's captions.
+
+    Empty for one language, and for a language model that scores all its tokens at once.
+    """
+    spoken = captioner.language_tokens
+    if not spoken or not isinstance(captioner.language_model, CrossAttentionDecoder):
+        return {}
+    seen: dict[str, set[int]] = {language: {captioner.end_token} for language in spoken}
+    for line in examples.lines:
+        seen[line.language].update(line.ids)
+    return {spoken[language]: torch.tensor(sorted(ids)) for language, ids in seen.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """What captions in one language are rewarded by, and how they are searched.
@@ -103,6 +122,21 @@ class Spoken:
     rules: Rules
     photos: Mapping[int, int]
     weights: Mapping[int, float]
+
+
+def rewarded(examples: Examples, language: str, rules: Rules, *, stop: int) -> Spoken:
+    """Photos with captions in a language, and what captions of them are rewarded by."""
+    references: list[list[tuple[int, ...]]] = []
+    photos: dict[int, int] = {}
+    weights: dict[int, float] = {}
+    for photo, own in enumerate(examples.of_photo):
+        every = (examples.lines[i] for i in own)
+        lines = [line for line in every if line.language == language]
+        if lines:
+            photos[photo] = len(references)
+            weights[photo] = sum(line.weight for line in lines)
+            references.append([(*line.ids, stop) for line in lines[:_REFERENCES]])
+    return Spoken(CiderD(references), rules, photos, weights)
 
 
 class RewardObjective(Objective):

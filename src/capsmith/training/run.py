@@ -15,10 +15,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from capsmith.data.manifest import Manifest, Photo
 from capsmith.data.watch import Watch, unwatched
 from capsmith.errors import ConfigError
-from capsmith.evaluate.lexical import CiderD
 from capsmith.export.captioner import caption_room
 from capsmith.models.freed_memory import keep_freed_memory
-from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
@@ -30,17 +28,19 @@ from capsmith.training.config import Recipe
 from capsmith.training.examples import Examples, Order, thirds, tokenise, with_details
 from capsmith.training.inputs import Photos, prepare, training_inputs, validation_inputs
 from capsmith.training.loop import Stage, StageRun
-from capsmith.training.objectives import CaptionObjective, RewardObjective, Spoken
+from capsmith.training.objectives import (
+    CaptionObjective,
+    RewardObjective,
+    Spoken,
+    rewarded,
+    vocabularies,
+)
 from capsmith.training.report import Metrics, draw_curves
 from capsmith.training.schedule import Schedule
 from capsmith.training.splits import read_splits
 from capsmith.training.start import Start, open_start
 from capsmith.training.validation import Validator
 from capsmith.training.watching import Desk, Log, Watching
-
-_REFERENCES = 5
-"""Captions of a photo that a reward is measured against, as many as COCO has."""
-
 
 _BEFORE_A_RUN = ("data.jsonl", "features", "logs")
 """What a run's folder may hold before its recipe is in it."""
@@ -244,7 +244,7 @@ class _Run:
                 beside=losses_beside(
                     self.assembly, self.examples, self.train_set.texts, self.bounds
                 ),
-                vocabularies=self._vocabularies(),
+                vocabularies=vocabularies(self.model, self.examples),
             ),
             batches=self._batches(order, inputs),
             steps=steps,
@@ -260,16 +260,6 @@ class _Run:
             seed=training.seed,
             workers=self.recipe.features.workers,
         )
-
-    def _vocabularies(self) -> dict[int, torch.Tensor]:
-        """The tokens of each language's captions, where the language model can use that."""
-        tokens = self.assembly.tokens
-        if not isinstance(self.model.language_model, CrossAttentionDecoder):
-            return {}
-        seen: dict[str, set[int]] = {language: {tokens.end} for language in tokens.languages}
-        for line in self.examples.lines if seen else ():
-            seen[line.language].update(line.ids)
-        return {tokens.languages[name]: torch.tensor(sorted(ids)) for name, ids in seen.items()}
 
     def _reward(self) -> Stage:
         settings, training = self.recipe.self_critical, self.recipe.training
@@ -296,23 +286,11 @@ class _Run:
         )
 
     def _spoken(self, language: str) -> Spoken:
-        """What captions in a language are rewarded by: photos' captions in that language."""
-        description = self.assembly.description
         rules, _ = resolve_limits(
-            None, language, bundle=description, tokenizer=self.desk.validator.tokenizer
-        )
-        stop = self.model.end_token
-        references: list[list[tuple[int, ...]]] = []
-        photos: dict[int, int] = {}
-        weights: dict[int, float] = {}
-        for photo, own in enumerate(self.examples.of_photo):
-            every = (self.examples.lines[i] for i in own)
-            lines = [line for line in every if line.language == language]
-            if lines:
-                photos[photo] = len(references)
-                weights[photo] = sum(line.weight for line in lines)
-                references.append([(*line.ids, stop) for line in lines[:_REFERENCES]])
-        return Spoken(CiderD(references), rules, photos, weights)
+            None, language, bundle=self.assembly.description,
+            tokenizer=self.desk.validator.tokenizer,
+        )  # fmt: skip
+        return rewarded(self.examples, language, rules, stop=self.model.end_token)
 
     def _batches(self, order: Order, inputs: Inputs) -> Batches:
         tracker = self.desk.tracker
