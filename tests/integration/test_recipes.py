@@ -20,7 +20,11 @@ from tests.integration.command import ROOT
 
 MLP, LARGE_MLP, SMALL_MLP = 31_468_800, 479_769_600, 8_361_600
 TRANSFORMER = 57_520_128  # K = P = 40 over the 640 numbers of RN50x4
-GPT2, GPT2_CHINESE = 124_439_808, 102_068_736
+LANGUAGE_MODELS = {
+    "gpt2": 124_439_808,
+    "uer/gpt2-chinese-cluecorpussmall": 102_068_736,
+    "data/SmolLM2-135M-Instruct.Q4_1.gguf": 134_515_008 + 2_442_240,  # with its low-rank parts
+}
 
 MAPPERS = {
     "capdec": TRANSFORMER,
@@ -35,6 +39,7 @@ MAPPERS = {
     "flickr8k-gru": None,
     "flickr8k-lstm": None,
     "flickr8k-quick": None,
+    "flickr8k-smollm2": 3_610_752,
     "flickr8k-transformer": None,
     "inception-lstm": 2048 * 256 + 256,
 }
@@ -53,7 +58,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_these_are_the_recipes() -> None:
-    assert len(RECIPES) == len(MAPPERS) == 14
+    assert len(RECIPES) == len(MAPPERS) == 15
     assert {path.stem for path in RECIPES} == set(MAPPERS)
 
 
@@ -88,7 +93,7 @@ def check_language_model(recipe: Recipe, found: dict[str, str]) -> None:
     name = recipe.language_model.get("pretrained")
     if name is None:
         return
-    published = GPT2 if name == "gpt2" else GPT2_CHINESE
+    published = LANGUAGE_MODELS[name]
     assert parameters(found["language"]) == published
     trains = int(found["trains"].split(":")[1].split()[0].replace(",", ""))
     mapper = parameters(found["mapper"])

@@ -1,7 +1,7 @@
-"""Language models and tokenizers of `transformers`, by name or folder.
+"""Language models and tokenizers of `transformers`, by name or folder, and out of GGUF files.
 
-A name is looked up on the hub as `transformers` does; a folder is read from disk. Weights are
-copied into our own modules, which train, decode step by step and export.
+A name is looked up on the hub as `transformers` does; a folder or file is read from disk. Weights
+are copied into our own modules, which train, decode step by step and export.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import tokenizers
 
 from capsmith.errors import CheckpointError, ConfigError
+from capsmith.models.gguf_files import GGUFFile, gguf_sizes, is_gguf, load_gguf
+from capsmith.models.gguf_tokenizers import load_gguf_tokenizer
 from capsmith.models.gpt2 import GPT2, GPT2Config, load_gpt2
 from capsmith.models.hub_names import from_disk_or_hub
 from capsmith.models.llama import Llama, LlamaConfig
@@ -29,6 +31,7 @@ PUBLISHED: Mapping[str, GPT2Config | LlamaConfig] = {
     "distilgpt2": GPT2Config(layers=6),
     "uer/gpt2-chinese-cluecorpussmall": GPT2Config(vocab_size=21128),
     "HuggingFaceTB/SmolLM2-135M": LlamaConfig(positions=8192, rotary_base=100000.0),
+    "SmolLM2-135M-Instruct.Q4_1.gguf": LlamaConfig(positions=8192, rotary_base=100000.0),
 }
 """Sizes of language models by their published names, for what needs no weights."""
 
@@ -36,14 +39,23 @@ PUBLISHED: Mapping[str, GPT2Config | LlamaConfig] = {
 def random_language_model(name: str, *, dropout: float = 0.0) -> GPT2 | Llama:
     """A language model of a published size with random weights, for dry runs and benchmarks.
 
-    Raises `ConfigError` for a name that is not in `PUBLISHED`.
+    A GGUF file that is there says its sizes itself. Raises `ConfigError` for a name that is not in
+    `PUBLISHED`.
     """
-    if name not in PUBLISHED:
+    sizes = replace(_sizes(name), dropout=dropout)
+    return GPT2(sizes) if isinstance(sizes, GPT2Config) else Llama(sizes)
+
+
+def _sizes(name: str) -> GPT2Config | LlamaConfig:
+    path = Path(name)
+    if is_gguf(path) and path.exists():
+        return gguf_sizes(GGUFFile(path))
+    known = path.name if is_gguf(path) else name
+    if known not in PUBLISHED:
         raise ConfigError(
             f"the sizes of {name} are not known without its files; known are {', '.join(PUBLISHED)}"
         )
-    sizes = replace(PUBLISHED[name], dropout=dropout)
-    return GPT2(sizes) if isinstance(sizes, GPT2Config) else Llama(sizes)
+    return PUBLISHED[known]
 
 
 def load_language_model(name: str | Path, *, dropout: float = 0.0) -> GPT2 | Llama:
@@ -52,6 +64,8 @@ def load_language_model(name: str | Path, *, dropout: float = 0.0) -> GPT2 | Lla
     dropout: what it trains on with. Raises `CheckpointError` for another family, or where a model
     of the family computes what ours does not.
     """
+    if is_gguf(name):
+        return load_gguf(Path(name), dropout=dropout)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = from_disk_or_hub(AutoConfig.from_pretrained, name)
@@ -101,6 +115,8 @@ def load_tokenizer(name: str | Path, *, allow_download: bool = True) -> tokenize
     allow_download: ask the hub for what is not on this disk. Raises `CheckpointError` where there
     is none that this library can run.
     """
+    if is_gguf(name):
+        return load_gguf_tokenizer(Path(name))
     from transformers import AutoTokenizer
 
     loaded = from_disk_or_hub(AutoTokenizer.from_pretrained, name, allow_download=allow_download)

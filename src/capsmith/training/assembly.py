@@ -19,6 +19,7 @@ from capsmith.models.caption_model import CaptionModel
 from capsmith.models.class_words import read_class_words
 from capsmith.models.encoder_names import open_encoder
 from capsmith.models.encoders import EfficientNetLite, published_efficientnet_lite
+from capsmith.models.gguf_files import is_gguf
 from capsmith.models.hinted_mapper import HINTS, HintedGridMapper
 from capsmith.models.image_encoder import ImageEncoder
 from capsmith.models.language_models import CrossAttentionDecoder
@@ -56,7 +57,7 @@ def assemble(recipe: Recipe, train: Manifest, *, base: Path, is_dry: bool = Fals
     nothing is downloaded. Raises `ConfigError` for parts that do not fit together,
     `CheckpointError` for those that cannot be had.
     """
-    tokens = _tokens(recipe, train, is_dry=is_dry)
+    tokens = _tokens(recipe, train, base=base, is_dry=is_dry)
     return put_together(recipe, tokens, base=base, is_dry=is_dry)
 
 
@@ -65,7 +66,7 @@ def put_together(
 ) -> Assembly:
     """The captioner of tokens that are there already; see `assemble`."""
     encoder = open_encoder(recipe.encoder, random=is_dry)
-    language_model = _language_model(recipe.language_model, tokens, is_dry=is_dry)
+    language_model = _language_model(recipe.language_model, tokens, base=base, is_dry=is_dry)
     mapper = _mapper(recipe, encoder, language_model)
     if mapper is None:
         mapper = _hinted(recipe, encoder, language_model, tokens, base=base, is_dry=is_dry)
@@ -120,7 +121,7 @@ def _languages(recipe: Recipe, train: Manifest) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: list(named).index(name) if name in named else 99))
 
 
-def _tokens(recipe: Recipe, train: Manifest, *, is_dry: bool) -> CaptionTokens:
+def _tokens(recipe: Recipe, train: Manifest, *, base: Path, is_dry: bool) -> CaptionTokens:
     lines = {
         language: Lines(
             captions=[text for photo in train.photos for text in photo.texts(language)],
@@ -130,7 +131,8 @@ def _tokens(recipe: Recipe, train: Manifest, *, is_dry: bool) -> CaptionTokens:
     }
     rules = recipe.text, recipe.language_text
     try:
-        return build_tokens(recipe.tokenizer, lines, *rules, allow_download=not is_dry)
+        wanted = replace(recipe.tokenizer, name=_seen_from(base, recipe.tokenizer.name))
+        return build_tokens(wanted, lines, *rules, allow_download=not is_dry)
     except CheckpointError:
         if not is_dry:
             raise
@@ -138,9 +140,16 @@ def _tokens(recipe: Recipe, train: Manifest, *, is_dry: bool) -> CaptionTokens:
     return build_tokens(own, lines, *rules)
 
 
-def _language_model(sizes: Mapping[str, Any], tokens: CaptionTokens, *, is_dry: bool) -> Any:
+def _seen_from(base: Path, name: str) -> str:
+    """A published name as it is; the path of a file from where the recipe's paths begin."""
+    return str(base / name) if is_gguf(name) else name
+
+
+def _language_model(
+    sizes: Mapping[str, Any], tokens: CaptionTokens, *, base: Path, is_dry: bool
+) -> Any:
     if "pretrained" in sizes:
-        return _pretrained(sizes, tokens, is_dry=is_dry)
+        return _pretrained(sizes, tokens, base=base, is_dry=is_dry)
     if "kind" not in sizes:
         raise ConfigError('language_model needs "kind", or "pretrained" and a name')
     rest = {name: value for name, value in sizes.items() if name not in ("kind", "word_vectors")}
@@ -155,12 +164,15 @@ def _language_model(sizes: Mapping[str, Any], tokens: CaptionTokens, *, is_dry: 
     return model
 
 
-def _pretrained(sizes: Mapping[str, Any], tokens: CaptionTokens, *, is_dry: bool) -> nn.Module:
+def _pretrained(
+    sizes: Mapping[str, Any], tokens: CaptionTokens, *, base: Path, is_dry: bool
+) -> nn.Module:
     unknown = sizes.keys() - {"pretrained", "dropout"}
     if unknown:
         raise ConfigError(f"language_model.{min(unknown)} cannot be set for a pretrained one")
     load = random_language_model if is_dry else load_language_model
-    model = load(str(sizes["pretrained"]), dropout=float(sizes.get("dropout", 0.0)))
+    name = _seen_from(base, str(sizes["pretrained"]))
+    model = load(name, dropout=float(sizes.get("dropout", 0.0)))
     if model.vocab_size < tokens.vocab_size:
         raise ConfigError(
             f"the tokenizer has {tokens.vocab_size} tokens, {sizes['pretrained']} only"

@@ -192,9 +192,9 @@ class Recipe:
     encoder: see `encoder_names`. mapper: `kind`, one of `architectures.MAPPERS`, and the fields of
     its config but `input_width` and `width`, which follow from its neighbours. language_model:
     `kind`, one of `architectures.LANGUAGE_MODELS`, and the fields of its config but `vocab_size`;
-    or `pretrained`, a name or folder. decoding: what a caller of the bundle gets who names
-    nothing. text, language_text: how captions are written, and the languages that follow other
-    rules. start: a bundle, a run's folder or a name whose captioner is trained on: encoder,
+    or `pretrained`, a name, a folder or a GGUF file. decoding: what a caller of the bundle gets who
+    names nothing. text, language_text: how captions are written, and the languages that follow
+    other rules. start: a bundle, a run's folder or a name whose captioner is trained on: encoder,
     mapper, language model, tokens and text rules are then its own. papers: files that take the
     place of a bundle's written texts.
     """
