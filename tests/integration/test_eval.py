@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,22 @@ def test_all_metrics_leave_out_what_cannot_run_and_say_so(
     assert "CIDEr, not D" in found["metrics"]
     assert [w for w in found["warnings"] if "toy has no text tower" in w]
     assert len(found["warnings"]) == 3
+
+
+@pytest.mark.slow
+def test_meteor_by_its_java_program(
+    tmp_path: Path, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from capsmith.evaluate import jars
+    from capsmith.evaluate.meteor import meteor
+
+    if shutil.which("java") is None or jars.missing_files(jars.METEOR):
+        pytest.skip("no Java, or METEOR's files are not here")
+    found = scored(capsys, predictions(tmp_path), references, "--metrics", "meteor")
+    known = meteor(CAPTIONS, list(REFERENCES.values()))
+    assert found["metrics"]["METEOR"]["value"] == pytest.approx(known.value)
+    rows = [row["scores"]["METEOR"] for row in found["per_photo"]]
+    assert rows == pytest.approx(list(known.per_photo))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
     yield f'<p class="quiet" dir="auto">{_escaped(diversity_line(evaluation.scores.diversity))}</p>'
     for heading, (head, *body) in list(tables(evaluation))[1:]:
         yield f"<h2>{_escaped(heading)}</h2>"
-        yield '<div class="wide"><table>'
+        kind = "differences" if "B - A" in head else "agreement"
+        yield f'<div class="wide"><table class="{kind}">'
         yield f"<tr>{''.join(f'<th>{_escaped(cell)}</th>' for cell in head)}</tr>"
         for row in body:
             yield f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>"

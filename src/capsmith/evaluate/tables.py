@@ -78,12 +78,14 @@ def tables(evaluation: Evaluation) -> Iterator[tuple[str, list[Row]]]:
 
 def diversity_line(found: Diversity) -> str:
     """One line about the captions themselves."""
-    return (
+    line = (
         f"captions: {found.mean_words:.1f} tokens on average, {found.vocabulary:,} different;"
         f" distinct-1 {found.distinct_1:.3f}, distinct-2 {found.distinct_2:.3f};"
-        f" {found.identical_share:.0%} also stand under another photo, word for word (the commonest"
-        f' under {found.commonest_count:,}: "{found.commonest}")'
+        f" {found.identical_share:.0%} also stand under another photo, word for word"
     )
+    if found.commonest_count == 1:
+        return line
+    return f'{line} (the commonest under {found.commonest_count:,}: "{found.commonest}")'
 
 
 def _difference(name: str, found: Difference) -> Row:
