@@ -1,16 +1,18 @@
 """How well a bundle's text tower finds photos and captions, and what re-ranking by it does.
 
-    python scripts/retrieval.py BUNDLE [--data ../shared/data] [--limit N] [--out PAGE.md]
+    python scripts/retrieval.py BUNDLE [--data ../shared/data] [--store FOLDER] [--out PAGE.md]
 
 Recall@1, 5 and 10 on Flickr8k's validation photos, both ways and by language, beside chance; then
 CIDEr-D of five beams a photo in the order of their scores, by consensus and by match. Prints the
-page, and writes it to --out.
+page, and writes it to --out. --store keeps the photos' embeddings, and may be that of `capsmith
+text-tower`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,13 +23,17 @@ import numpy.typing as npt
 
 import capsmith
 from capsmith import atomic
+from capsmith.data.embed import EmbeddingEncoder, embed
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
+from capsmith.data.store import open_store
 from capsmith.errors import CapsmithError, ConfigError, DataError
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.retrieval import AT, Retrieval, retrieval
 from capsmith.evaluate.statistics import mean_interval, paired_difference
 from capsmith.evaluate.tokenize import ptb_lines
+from capsmith.runtime.consensus import by_consensus
+from capsmith.runtime.embedding import embedding
 from capsmith.types import Rerank
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "retrieval.md"
@@ -97,20 +103,17 @@ def read_photos(data: Path, limit: int | None) -> tuple[Photo, ...]:
     return read_data(sources).of_split("val").photos[:limit]
 
 
-def embedded(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> Vectors:
-    """Embeddings float32 (n, d) of photos, with a bounded number of them in memory."""
-    rest = iter(photos)
-    parts = []
-    while chunk := list(islice(rest, _CHUNK)):
-        parts.append(captioner.embed(photo.source.picture() for photo in chunk))
-    return np.concatenate(parts)
+def embedded(captioner: capsmith.Captioner, photos: Sequence[Photo], store: Path) -> Vectors:
+    """Embeddings float32 (n, d) of photos; those that the store lacks are added to it."""
+    encoder = EmbeddingEncoder(captioner)
+    embed(photos, store, encoder)
+    return open_store(store, encoder.facts).features([photo.id for photo in photos])[:, 0]
 
 
 def recalls(
-    captioner: capsmith.Captioner, photos: Sequence[Photo]
+    captioner: capsmith.Captioner, photos: Sequence[Photo], vectors: Vectors
 ) -> Iterator[tuple[str, Retrieval]]:
     """Recall for each language that there are captions in."""
-    vectors = embedded(captioner, photos)
     for language in LANGUAGES:
         rows = [row for row, photo in enumerate(photos) if photo.texts(language)]
         texts = [
@@ -141,13 +144,18 @@ def recall_table(found: Sequence[tuple[str, Retrieval]]) -> str:
 def rank(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> dict[Rerank, Ranked]:
     """The first captions by each order, scored against the English ones."""
     captions: dict[Rerank, list[str]] = {order: [] for order in ORDERS}
+    strategy = capsmith.Beam(size=BEAMS, candidates=BEAMS)
     rest = iter(photos)
     while chunk := list(islice(rest, _CHUNK)):
         features = captioner.encode(photo.source.picture() for photo in chunk)
-        for order, made in captions.items():
-            strategy = capsmith.Beam(size=BEAMS, candidates=BEAMS, rerank=order)
-            found = captioner.caption_features(features, strategy, language="en")
-            made += [caption.text for caption in found]
+        vectors = embedding(features, captioner.bundle.encoder)
+        found = captioner.caption_features(features, strategy, language="en")
+        for vector, caption in zip(vectors, found, strict=True):
+            beams = list(caption.candidates)
+            captions["none"].append(beams[0].text)
+            captions["consensus"].append(by_consensus(beams)[0].text)
+            marks = captioner.embed_text([beam.text for beam in beams]) @ vector
+            captions["match"].append(beams[int(marks.argmax())].text)
     lines = iter(ptb_lines([text for photo in photos for text in photo.texts("en")]))
     references = [[next(lines) for _ in photo.texts("en")] for photo in photos]
     return {
@@ -174,14 +182,15 @@ def rank_table(sets: dict[str, dict[Rerank, Ranked]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(captioner: capsmith.Captioner, data: Path, limit: int | None) -> str:
+def page(captioner: capsmith.Captioner, data: Path, store: Path, limit: int | None) -> str:
     """The whole page; raises `DataError` and `BundleError`."""
     bundle = captioner.bundle
     captioner.embed_text([""])  # without a tower nothing else is worth waiting for
     photos = read_photos(data, limit)
     size = sum(bundle.files[name].size_bytes for name in ("text.onnx", "text_tokenizer.json"))
     text = _HEADING.format(name=bundle.name, version=bundle.version, size=size / 1e6)
-    text += recall_table(list(recalls(captioner, photos)))
+    vectors = embedded(captioner, photos, store)
+    text += recall_table(list(recalls(captioner, photos, vectors)))
     if "en" not in captioner.languages:
         raise ConfigError(f"{bundle.name} does not caption in English, which is re-ranked here")
     flickr8k = photos[: min(RERANKED, limit or RERANKED)]
@@ -198,13 +207,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("bundle")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--store", type=Path, metavar="FOLDER")
     parser.add_argument("--limit", type=int, help="only so many photos of each set, for a try")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     try:
         captioner = capsmith.load(options.bundle, threads=options.threads)
-        text = page(captioner, options.data, options.limit)
+        with tempfile.TemporaryDirectory() as temporary:
+            store = options.store or Path(temporary)
+            text = page(captioner, options.data, store, options.limit)
         print(text, end="")
         atomic.write_text(options.out, text)
     except CapsmithError as error:

@@ -83,6 +83,20 @@ class BundleEncoder:
         return self._captioner.encode(pictures)
 
 
+class EmbeddingEncoder:
+    """What a captioner's `embed` gives: one row a photo, of length 1."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        encoder = BundleEncoder(captioner)
+        self._captioner = captioner
+        self.size = encoder.size
+        self.facts = replace(encoder.facts, name=f"{encoder.facts.name}:embedding", rows=1)
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Floats:
+        """Embeddings float32 (n, 1, d)."""
+        return self._captioner.embed(pictures)[:, None]
+
+
 def embed(
     photos: Sequence[Photo],
     folder: Path,

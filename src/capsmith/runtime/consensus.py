@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from math import sqrt
+from typing import TypeVar
 
 from capsmith.runtime.rules import Hypothesis
+from capsmith.types import Candidate
+
+Captions = TypeVar("Captions", list[Hypothesis], list[Candidate])
 
 _LONGEST_NGRAM = 4
 
 
-def by_consensus(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+def by_consensus(hypotheses: Captions) -> Captions:
     """The same captions, the one most like the others first.
 
     Devlin et al. 2015 ("Exploring nearest neighbor approaches for image captioning", section 3)

@@ -38,7 +38,8 @@ class Whitening:
     def lengths(self, coordinates: Tensor) -> Tensor:
         """Lengths float32 (n, 1) of the embeddings that coordinates (n, k) stand for."""
         own = self.basis.norm(dim=0)  # the columns are orthogonal
-        return (coordinates * own).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        lengths: Tensor = (coordinates * own).norm(dim=1, keepdim=True)
+        return lengths.clamp(min=1e-12)
 
 
 def whitening(photos: Tensor, rank: int) -> Whitening:
@@ -133,7 +134,7 @@ def train_tower(
                 f"the tower's loss is not a number at step {step + 1}; lower training.learning_rate"
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         average.update(tower)

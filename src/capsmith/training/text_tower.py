@@ -6,18 +6,17 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from capsmith.bundle import Bundle
 from capsmith.bundle import TextTower as Section
-from capsmith.data.embed import BundleEncoder, embed
+from capsmith.data.embed import EmbeddingEncoder, embed
 from capsmith.data.manifest import Photo
 from capsmith.data.store import FeatureStore, Floats, open_store
 from capsmith.data.watch import Watch, unwatched
@@ -75,9 +74,10 @@ def give_text_tower(
         held_out = [photo for photo in validation.photos if photo.id in embedded]
         tower, tokenizer = _trained(recipe, seen, embedded, watch)
         recall = recall_by_language(tower, tokenizer, held_out, embedded)
-    scale = float(tower.scale)
     section = Section(
-        languages=_languages(seen), max_tokens=recipe.tokenizer.max_tokens, scale=scale
+        languages=_languages(seen),
+        max_tokens=recipe.tokenizer.max_tokens,
+        scale=float(tower.scale.detach()),
     )
     texts = [caption.text for photo in held_out[:_COMPARED] for caption in photo.captions[:1]]
     made = add_text_tower(
@@ -95,20 +95,6 @@ def give_text_tower(
         },
     )
     return Outcome(made, recall)
-
-
-class EmbeddingEncoder:
-    """A `FeatureEncoder` that gives a captioner's `embed`: one row a photo."""
-
-    def __init__(self, captioner: Captioner) -> None:
-        encoder = BundleEncoder(captioner)
-        self._captioner = captioner
-        self.size = encoder.size
-        self.facts = replace(encoder.facts, name=f"{encoder.facts.name}:embedding", rows=1)
-
-    def encode(self, pictures: Sequence[Image.Image]) -> Floats:
-        """Embeddings float32 (n, 1, d)."""
-        return self._captioner.embed(pictures)[:, None]
 
 
 def recall_by_language(
