@@ -81,7 +81,16 @@ def test_weights_are_those_of_the_file_but_for_the_order_that_turns(tmp_path: Pa
         ({"llama.embedding_length": "wide"}, "llama.embedding_length is no number above 0"),
         ({"llama.attention.head_count": 0}, "head_count is no number above 0"),
         ({"llama.attention.head_count_kv": [2, 2]}, "head_count_kv is no number above 0"),
-        ({"llama.attention.head_count_kv": 3}, "4 heads do not share 3"),
+        ({"llama.attention.head_count_kv": 3}, "4 heads of 8 numbers cannot share 3 keys"),
+        ({"llama.attention.head_count": 32, "llama.rope.dimension_count": 1}, "32 heads of 1 num"),
+        (
+            {
+                "llama.embedding_length": 2**32 - 4,
+                "llama.feed_forward_length": 2**32 - 1,
+                "llama.rope.dimension_count": None,
+            },
+            "cannot be read as GGUF (",
+        ),
         ({"llama.block_count": 4_000_000_000}, "no tensor blk.3999999999.attn_norm.weight"),
         ({"llama.block_count": 1}, "the tensor blk.1.attn_k.weight"),
         ({"llama.feed_forward_length": 65}, "ffn_gate.weight is (64, 32), not (65, 32)"),
@@ -109,6 +118,9 @@ def test_missing_and_strange_tensors_are_refused(tmp_path: Path) -> None:
     del own["blk.0.ffn_up.weight"]
     write_gguf(path, weights=own)
     assert "tensor blk.0.ffn_up.weight is missing, not (64, 32)" in refusal(path)
+    del own["token_embd.weight"]
+    write_gguf(path, weights=own)
+    assert "tensor token_embd.weight is missing" in refusal(path)
 
 
 def test_files_that_are_absent_cut_short_or_something_else_are_refused(tmp_path: Path) -> None:
