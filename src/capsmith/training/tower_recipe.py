@@ -31,7 +31,7 @@ class TowerTraining:
     which is what is kept.
     """
 
-    steps: int = 2000
+    steps: int = 3000
     batch: int = 256
     rank: int = 384
     learning_rate: float = 2e-3
