@@ -31,7 +31,7 @@ from capsmith.training.contrastive import (
 from capsmith.training.tower_recipe import TowerTraining
 
 WORDS = ("red", "green", "blue", "white", "rot", "grün", "blau", "weiß")
-SETTINGS = TowerTraining(steps=80, batch=8, rank=6, learning_rate=1e-2, warmup=5, average=0.9)
+SETTINGS = TowerTraining(steps=120, batch=8, rank=3, learning_rate=1e-2, warmup=5, average=0.9)
 
 
 def photos_of(count: int) -> list[Photo]:
