@@ -70,12 +70,12 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("colours")
     write_colours(folder)
+    toy_bundle(folder / "toy")
     return folder
 
 
 @pytest.fixture(scope="module")
 def made(data: Path) -> Path:
-    toy_bundle(data / "toy")
     done = run(
         "text-tower", data / "toy", data / "tower.yaml", "--output", data / "made",
         "--store", data / "store", "--threads", "1", cwd=data,
