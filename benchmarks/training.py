@@ -125,7 +125,7 @@ class Padded:
             self.model, None, learning_rate=self.training.learning_rate, pace=1.0,
             decay=self.training.weight_decay,
         )  # fmt: skip
-        self.optimizer = torch.optim.AdamW(groups, betas=self.training.betas)
+        self.optimizer = torch.optim.AdamW(groups, betas=self.training.betas, fused=True)
         self.draw = torch.Generator().manual_seed(0)
 
     def step(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from capsmith.models.hinted_mapper import HintedGridMapper
 from capsmith.training.assembly import Assembly
 from capsmith.training.batches import Batch
 from capsmith.training.examples import Bounds, Examples, detail_of
+from capsmith.training.own_words import OwnWords
+from capsmith.training.vocabulary import CaptionTokens
 
 _RARE = -4.0
 """First bias of a word's logit: most words are in few captions."""
@@ -84,20 +86,35 @@ class Text:
     """A caption without a photo as token ids; detail: as of `Line`."""
 
     ids: tuple[int, ...]
+    language: str
     detail: str = "normal"
+
+
+def tokenise_texts(
+    texts: Sequence[CaptionLine], tokens: CaptionTokens, *, max_tokens: int, bounds: Bounds
+) -> list[Text]:
+    """Captions without photos; those over `max_tokens` (0: none) are left out."""
+    made = []
+    for line in texts:
+        ids = tokens.encode(line.text, line.language)
+        if not 0 < max_tokens < len(ids):
+            detail = detail_of(len(ids), line.language, bounds)
+            made.append(Text(ids, line.language, detail))
+    return made
 
 
 class TextsWithHints(nn.Module):
     """Captions without photos, after hints as a classifier would give them: right ones and wrong.
 
-    texts: captions by language; hints: token -> number of a class word, plurals too.
-    Every language is drawn as often as any other.
+    hints: token -> number of a class word, plurals too. words: those that a caption's words are
+    told from. Every language is drawn as often as any other.
     """
 
     def __init__(
         self,
-        texts: Mapping[str, Sequence[Text]],
+        texts: Sequence[Text],
         hints: dict[int, int],
+        words: OwnWords,
         *,
         texts_a_step: int,
         label_smoothing: float,
@@ -107,7 +124,10 @@ class TextsWithHints(nn.Module):
             raise ConfigError(
                 "beside.texts has a weight, and the data has no captions without photo"
             )
-        self.texts, self.hints = texts, hints
+        self.texts: dict[str, list[Text]] = {}
+        for text in texts:
+            self.texts.setdefault(text.language, []).append(text)
+        self.hints, self.words = hints, words
         self.texts_a_step, self.label_smoothing = texts_a_step, label_smoothing
 
     def forward(self, model: CaptionModel) -> Tensor:
@@ -122,10 +142,17 @@ class TextsWithHints(nn.Module):
         device = mapper.no_photo.device
         prefix, prefix_mask = mapper.of_words(probabilities.to(device), hints.to(device))
         tokens, mask = model.tensors(lines, drawn, [text.detail for text in texts])
-        return model.prefix_loss(
-            prefix, tokens.to(device), mask.to(device), prefix_mask=prefix_mask,
-            label_smoothing=self.label_smoothing,
-        )  # fmt: skip
+        total, count = prefix.new_zeros(()), 0
+        for language in dict.fromkeys(drawn):
+            rows = [row for row, spoken in enumerate(drawn) if spoken == language]
+            loss = model.prefix_loss(
+                prefix[rows], tokens[rows].to(device), mask[rows].to(device),
+                prefix_mask=prefix_mask[rows], among=self.words.among(language, device),
+                label_smoothing=self.label_smoothing,
+            )  # fmt: skip
+            size = int(mask[rows].sum()) - len(rows) * model.prompt_length
+            total, count = total + loss * size, count + size
+        return total / count
 
     def _draw_hints(
         self, lines: Sequence[Sequence[int]], size: int, rng: random.Random
@@ -154,7 +181,7 @@ def hint_tokens(words: Sequence[str], vocabulary: dict[str, int]) -> dict[int, i
 
 
 def losses_beside(
-    assembly: Assembly, examples: Examples, texts: Sequence[CaptionLine], bounds: Bounds
+    assembly: Assembly, examples: Examples, texts: Sequence[Text], words: OwnWords
 ) -> dict[str, tuple[float, nn.Module]]:
     """The losses beside the captions that a recipe asks for: name -> (weight, loss)."""
     recipe, tokens = assembly.recipe, assembly.tokens
@@ -162,10 +189,9 @@ def losses_beside(
     losses: dict[str, tuple[float, nn.Module]] = {}
     if wanted.tags:
         specials = {*tokens.start, tokens.end, *tokens.never, *tokens.languages.values()}
-        words = [token for token in range(tokens.vocab_size) if token not in specials]
-        tags = WordTags(
-            examples, words[: wanted.tag_words], assembly.encoder.width, language=tokens.spoken[0]
-        )
+        every = [token for token in range(tokens.vocab_size) if token not in specials]
+        frequent, language = every[: wanted.tag_words], tokens.spoken[0]
+        tags = WordTags(examples, frequent, assembly.encoder.width, language=language)
         losses["tags"] = (wanted.tags, tags)
     if wanted.classes:
         published = published_efficientnet_lite(recipe.encoder.name, recipe.encoder.weights)
@@ -173,17 +199,11 @@ def losses_beside(
     if wanted.texts:
         mapper = assembly.model.mapper
         assert isinstance(mapper, HintedGridMapper)
-        lines: dict[str, list[Text]] = {}
-        for line in texts:
-            ids = tokens.encode(line.text, line.language)
-            if not 0 < recipe.data.max_tokens < len(ids):
-                text = Text(ids, detail_of(len(ids), line.language, bounds))
-                lines.setdefault(line.language, []).append(text)
         hints = hint_tokens(mapper.names, tokens.tokenizer.get_vocab())
         losses["texts"] = (
             wanted.texts,
             TextsWithHints(
-                lines, hints, texts_a_step=wanted.texts_a_step,
+                texts, hints, words, texts_a_step=wanted.texts_a_step,
                 label_smoothing=training.label_smoothing,
             ),
         )  # fmt: skip

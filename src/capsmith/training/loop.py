@@ -86,7 +86,7 @@ class StageRun:
             stage.objective, stage.encoder, learning_rate=stage.learning_rate,
             pace=stage.encoder_pace, decay=stage.weight_decay,
         )  # fmt: skip
-        optimizer = torch.optim.AdamW(groups, betas=stage.betas)
+        optimizer = torch.optim.AdamW(groups, betas=stage.betas, fused=True)
         self._peaks = [group["lr"] for group in optimizer.param_groups]
         self.objective, self._optimizer = accelerator.prepare(stage.objective, optimizer)
         self.average = Average(self.objective, stage.average) if stage.average else None

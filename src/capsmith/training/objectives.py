@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from capsmith.evaluate.lexical import CiderD
 from capsmith.models.caption_model import CaptionModel
-from capsmith.models.language_models import CrossAttentionDecoder
 from capsmith.runtime.rules import Rules
 from capsmith.training.batches import Batch
 from capsmith.training.beside import TextsWithHints
 from capsmith.training.examples import Examples
 from capsmith.training.loop import Objective, Terms
+from capsmith.training.own_words import OwnWords
 from capsmith.training.self_critical import self_critical_loss
 
 _REFERENCES = 5
@@ -26,9 +26,7 @@ _REFERENCES = 5
 class CaptionObjective(Objective):
     """Cross entropy of every caption's tokens, the end token too, and the losses beside it.
 
-    beside: name -> (weight, loss). vocabularies: of captioners of several languages, language token
-    -> the tokens of its captions, int64 (n,): a caption's words are told from these and from
-    `others` more, drawn at each step; where it is empty, from all tokens.
+    beside: name -> (weight, loss). words: those that a caption's words are told from; default: all.
     """
 
     def __init__(
@@ -37,13 +35,12 @@ class CaptionObjective(Objective):
         *,
         label_smoothing: float,
         beside: Mapping[str, tuple[float, nn.Module]] | None = None,
-        vocabularies: Mapping[int, Tensor] | None = None,
-        others: int = 512,
+        words: OwnWords | None = None,
     ):
         super().__init__()
         self.captioner: CaptionModel = captioner
         self.label_smoothing = label_smoothing
-        self.vocabularies, self.others = dict(vocabularies or {}), others
+        self.words = words or OwnWords({}, captioner.reader.vocab_size)
         self.weights = {name: weight for name, (weight, _) in (beside or {}).items()}
         self.beside = nn.ModuleDict({name: loss for name, (_, loss) in (beside or {}).items()})
 
@@ -77,37 +74,21 @@ class CaptionObjective(Objective):
         Captions of one language, or short and long ones apart where lengths differ much, which
         saves padding.
         """
-        if self.vocabularies:
+        if self.words.tokens:
             spoken = batch.tokens[:, len(self.captioner.start_tokens)]
+            rows = {
+                language: (spoken == token).nonzero()[:, 0]
+                for language, token in self.captioner.language_tokens.items()
+            }
             return [
-                ((spoken == token).nonzero()[:, 0], self._told_apart(own.to(spoken.device)))
-                for token, own in self.vocabularies.items()
-                if bool((spoken == token).any())
+                (own, self.words.among(language, spoken.device))
+                for language, own in rows.items()
+                if len(own)
             ]
         order = lengths.argsort()
         if int(lengths[order[len(order) // 2]]) >= 0.8 * int(lengths.max()):
             return [(order, None)]
         return [(order[: len(order) // 2], None), (order[len(order) // 2 :], None)]
-
-    def _told_apart(self, own: Tensor) -> Tensor:
-        size = self.captioner.reader.vocab_size
-        drawn = torch.randint(size, (self.others,), device=own.device)
-        told: Tensor = torch.unique(torch.cat([own, drawn]))
-        return told
-
-
-def vocabularies(captioner: CaptionModel, examples: Examples) -> dict[int, Tensor]:
-    """For `CaptionObjective`: the tokens of each language's captions.
-
-    Empty for one language, and for a language model that scores all its tokens at once.
-    """
-    spoken = captioner.language_tokens
-    if not spoken or not isinstance(captioner.language_model, CrossAttentionDecoder):
-        return {}
-    seen: dict[str, set[int]] = {language: {captioner.end_token} for language in spoken}
-    for line in examples.lines:
-        seen[line.language].update(line.ids)
-    return {spoken[language]: torch.tensor(sorted(ids)) for language, ids in seen.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from capsmith.runtime.constraints import resolve_limits
 from capsmith.training import checkpoint
 from capsmith.training.assembly import Assembly, assemble, put_together
 from capsmith.training.batches import Batches, Inputs
-from capsmith.training.beside import losses_beside
+from capsmith.training.beside import losses_beside, tokenise_texts
 from capsmith.training.best import COMPARED, BestBundle
 from capsmith.training.checkpoint import Standing
 from capsmith.training.config import Recipe
@@ -33,8 +33,8 @@ from capsmith.training.objectives import (
     RewardObjective,
     Spoken,
     rewarded,
-    vocabularies,
 )
+from capsmith.training.own_words import own_words
 from capsmith.training.report import Metrics, draw_curves
 from capsmith.training.schedule import Schedule
 from capsmith.training.splits import read_splits
@@ -229,6 +229,12 @@ class _Run:
     def _captions(self) -> Stage:
         training = self.recipe.training
         inputs = training_inputs(self.assembly, self.photos)
+        texts = tokenise_texts(
+            self.train_set.texts if self.recipe.beside.texts else (), self.assembly.tokens,
+            max_tokens=self.recipe.data.max_tokens, bounds=self.bounds,
+        )  # fmt: skip
+        captions = [(line.language, line.ids) for line in self.examples.lines]
+        words = own_words(self.model, captions + [(text.language, text.ids) for text in texts])
         order = Order(
             self.examples, batch=training.batch, captions_a_photo=training.captions_a_photo,
             seed=training.seed,
@@ -241,10 +247,8 @@ class _Run:
             objective=CaptionObjective(
                 self.model,
                 label_smoothing=training.label_smoothing,
-                beside=losses_beside(
-                    self.assembly, self.examples, self.train_set.texts, self.bounds
-                ),
-                vocabularies=vocabularies(self.model, self.examples),
+                beside=losses_beside(self.assembly, self.examples, texts, words),
+                words=words,
             ),
             batches=self._batches(order, inputs),
             steps=steps,

@@ -26,8 +26,10 @@ from capsmith.training.beside import (  # noqa: E402
     hint_tokens,
 )
 from capsmith.training.examples import Examples, Line  # noqa: E402
+from capsmith.training.own_words import OwnWords  # noqa: E402
 
 DOG, CAT, RUNS = 4, 5, 6
+ALL_WORDS = OwnWords({}, 9)
 
 
 def batch(inputs: torch.Tensor, photos: tuple[int, ...]) -> Batch:
@@ -88,8 +90,8 @@ def captioner() -> CaptionModel:
 
 def test_texts_teach_what_a_hint_means() -> None:
     model = captioner().eval()
-    texts = [Text((7, DOG, 8))] * 6 + [Text((7, CAT, 8))] * 6
-    loss = TextsWithHints({"en": texts}, {DOG: 0, CAT: 1}, texts_a_step=8, label_smoothing=0.0)
+    texts = [Text((7, DOG, 8), "en")] * 6 + [Text((7, CAT, 8), "en")] * 6
+    loss = TextsWithHints(texts, {DOG: 0, CAT: 1}, ALL_WORDS, texts_a_step=8, label_smoothing=0.0)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for step in range(150):
         torch.manual_seed(step)
@@ -106,15 +108,15 @@ def test_texts_teach_what_a_hint_means() -> None:
 
 def test_the_same_seed_draws_the_same_texts() -> None:
     model = captioner().eval()
-    texts = [Text((7, word, other)) for word in (DOG, CAT) for other in range(3, 9)]
-    loss = TextsWithHints({"en": texts}, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
+    texts = [Text((7, word, other), "en") for word in (DOG, CAT) for other in range(3, 9)]
+    loss = TextsWithHints(texts, {DOG: 0}, ALL_WORDS, texts_a_step=3, label_smoothing=0.0)
     values = []
     for seed in (5, 6, 5):
         torch.manual_seed(seed)
         values.append(loss(model).item())
     assert values[0] == values[2] != values[1]
     with pytest.raises(ConfigError, match="no captions without"):
-        TextsWithHints({}, {DOG: 0}, texts_a_step=3, label_smoothing=0.0)
+        TextsWithHints([], {DOG: 0}, ALL_WORDS, texts_a_step=3, label_smoothing=0.0)
 
 
 def test_class_words_are_those_that_the_vocabulary_has(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from capsmith.models.mappers import MLPConfig, MLPMapper  # noqa: E402
 from capsmith.runtime.rules import Rules  # noqa: E402
 from capsmith.training.batches import Batch  # noqa: E402
 from capsmith.training.objectives import CaptionObjective, RewardObjective, Spoken  # noqa: E402
+from capsmith.training.own_words import OwnWords, own_words  # noqa: E402
 
 START, STOP, EN, DE = 0, 1, 10, 11
 
@@ -44,15 +46,18 @@ def test_words_told_from_all_tokens_are_the_same_loss_in_any_grouping() -> None:
     seen = batch(model)
     plain = CaptionObjective(model, label_smoothing=0.1)
     every = torch.arange(12)
-    grouped = CaptionObjective(model, label_smoothing=0.1, vocabularies={EN: every, DE: every})
+    words = OwnWords({"en": every, "de": every}, 12)
+    grouped = CaptionObjective(model, label_smoothing=0.1, words=words)
     torch.testing.assert_close(grouped(seen)["captions"], plain(seen)["captions"])
 
 
 def test_words_are_told_from_their_languages_and_from_others_that_are_drawn() -> None:
     model = captioner()
     seen = batch(model)
-    own = {EN: torch.tensor([STOP, 2, 3, 4]), DE: torch.tensor([STOP, 5, 6, 7])}
-    alone = CaptionObjective(model, label_smoothing=0.0, vocabularies=own, others=0)
+    words = own_words(model, [("en", (2, 3)), ("de", (5, 6)), ("en", (4,)), ("de", (7,))])
+    own = words.tokens
+    assert own["en"].tolist() == [STOP, 2, 3, 4]
+    alone = CaptionObjective(model, label_smoothing=0.0, words=replace(words, others=0))
     loss = alone(seen)["captions"]
     loss.backward()
     gradient = model.language_model.bias.grad
@@ -60,7 +65,7 @@ def test_words_are_told_from_their_languages_and_from_others_that_are_drawn() ->
     assert gradient[[2, 5]].abs().min() > 0
     prefix = model.mapper(seen.inputs)
     by_hand = []
-    for row, language in enumerate((EN, DE, EN, DE)):
+    for row, language in enumerate(("en", "de", "en", "de")):
         ids = seen.tokens[row][seen.mask[row]]
         hidden = model.reader.hidden(ids[None, :-1], prefix, seen.owner[row : row + 1])
         logits = model.reader.head(hidden)[0, 1:, own[language]]
@@ -68,7 +73,7 @@ def test_words_are_told_from_their_languages_and_from_others_that_are_drawn() ->
         by_hand += (-logits.log_softmax(1)[range(len(place)), place]).tolist()
     assert loss.item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-4)
     model.zero_grad()
-    drawn = CaptionObjective(model, label_smoothing=0.0, vocabularies=own, others=200)
+    drawn = CaptionObjective(model, label_smoothing=0.0, words=replace(words, others=200))
     drawn(seen)["captions"].backward()
     assert model.language_model.bias.grad[[8, 9]].min() > 0
 
