@@ -9,17 +9,18 @@ training caption that is written most often, for every photo; and the first capt
 photo whose embedding by the embedded captioner's encoder is nearest (cosine).
 
 Prints a Markdown table and puts it between the language's markers in --out, with the curves of the
-runs, which are copied into the folder `images` beside that of the page.
+runs, which are copied into the folder `images` beside that of the page. --store keeps the photos'
+embeddings for the next time, and may be that of `capsmith text-tower`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 import capsmith
 from capsmith import atomic
+from capsmith.data.embed import stored_embeddings
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
 from capsmith.errors import CapsmithError, ConfigError, DataError
@@ -39,8 +41,6 @@ COMMONEST, NEAREST = "commonest caption", "nearest neighbour"
 HEAD = (
     "captions by", "CIDEr-D", "BLEU-4", "ROUGE-L", "distinct", "words", "CIDEr-D / neighbour",
 )  # fmt: skip
-# Encoded features of this many photos are in memory at once.
-_CHUNK = 256
 Vectors = npt.NDArray[np.float32]
 
 
@@ -95,9 +95,12 @@ def commonest_caption(photos: Sequence[Photo], language: str) -> str:
     return Counter(lines).most_common(1)[0][0]
 
 
-def nearest_captions(captioner: capsmith.Captioner, splits: Splits) -> list[str]:
+def nearest_captions(captioner: capsmith.Captioner, splits: Splits, store: Path) -> list[str]:
     """For each photo to caption, the first caption of the training photo that looks most alike."""
-    likeness = _embedded(captioner, splits.val) @ _embedded(captioner, splits.train).T
+    val, train = (
+        stored_embeddings(captioner, photos, store) for photos in (splits.val, splits.train)
+    )
+    likeness = val @ train.T
     return [splits.train[row].texts()[0] for row in likeness.argmax(axis=1)]
 
 
@@ -108,7 +111,7 @@ def captions_of(captioner: capsmith.Captioner, splits: Splits) -> list[str]:
     return [caption.text for caption in made]
 
 
-def score_all(names: Sequence[str], splits: Splits) -> Iterator[tuple[str, Report]]:
+def score_all(names: Sequence[str], splits: Splits, store: Path) -> Iterator[tuple[str, Report]]:
     """Scores of the baselines and of each captioner, as they are made."""
     captioners = load_all(names, splits.language)
 
@@ -117,7 +120,7 @@ def score_all(names: Sequence[str], splits: Splits) -> Iterator[tuple[str, Repor
         return report(captions, references, language=splits.language)
 
     yield COMMONEST, scored([commonest_caption(splits.train, splits.language)] * len(splits.val))
-    yield NEAREST, scored(nearest_captions(capsmith.load(), splits))
+    yield NEAREST, scored(nearest_captions(capsmith.load(), splits, store))
     for name, captioner in captioners.items():
         yield name, scored(captions_of(captioner, splits))
 
@@ -158,18 +161,11 @@ def put_between(page: Path, text: str, language: str) -> None:
     atomic.write_bytes(page, f"{before}{first}\n\n{text}\n{last}{after}".encode())
 
 
-def _embedded(captioner: capsmith.Captioner, photos: Sequence[Photo]) -> Vectors:
-    rest = iter(photos)
-    parts = []
-    while chunk := list(islice(rest, _CHUNK)):
-        parts.append(captioner.embed(photo.source.picture() for photo in chunk))
-    return np.concatenate(parts)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("captioners", nargs="*", metavar="RUN_OR_BUNDLE")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/flickr8k"))
+    parser.add_argument("--store", type=Path, metavar="FOLDER")
     parser.add_argument("--lang", default="en", metavar="LANGUAGE")
     parser.add_argument("--limit", type=int, help="only so many photos of each split, for a try")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
@@ -182,9 +178,11 @@ def main() -> int:
     reports: dict[str, Report] = {}
     try:
         splits = read_splits(options.data, options.lang, options.limit)
-        for name, scores in score_all(options.captioners, splits):
-            reports[name] = scores
-            sys.stderr.write(f"{name}: CIDEr-D {scores.cider}\n")
+        with tempfile.TemporaryDirectory() as temporary:
+            store = options.store or Path(temporary)
+            for name, scores in score_all(options.captioners, splits, store):
+                reports[name] = scores
+                sys.stderr.write(f"{name}: CIDEr-D {scores.cider}\n")
         text = table(reports)
         print(text, end="")
         note = (

@@ -23,10 +23,9 @@ import numpy.typing as npt
 
 import capsmith
 from capsmith import atomic
-from capsmith.data.embed import EmbeddingEncoder, embed
+from capsmith.data.embed import stored_embeddings
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
-from capsmith.data.store import open_store
 from capsmith.errors import CapsmithError, ConfigError, DataError
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.retrieval import AT, Retrieval, retrieval
@@ -101,13 +100,6 @@ def read_photos(data: Path, limit: int | None) -> tuple[Photo, ...]:
     if not sources:
         raise DataError(f"{folder}: has no {LANGUAGES['en']}; give the folder of all data sets")
     return read_data(sources).of_split("val").photos[:limit]
-
-
-def embedded(captioner: capsmith.Captioner, photos: Sequence[Photo], store: Path) -> Vectors:
-    """Embeddings float32 (n, d) of photos; those that the store lacks are added to it."""
-    encoder = EmbeddingEncoder(captioner)
-    embed(photos, store, encoder)
-    return open_store(store, encoder.facts).features([photo.id for photo in photos])[:, 0]
 
 
 def recalls(
@@ -189,7 +181,7 @@ def page(captioner: capsmith.Captioner, data: Path, store: Path, limit: int | No
     photos = read_photos(data, limit)
     size = sum(bundle.files[name].size_bytes for name in ("text.onnx", "text_tokenizer.json"))
     text = _HEADING.format(name=bundle.name, version=bundle.version, size=size / 1e6)
-    vectors = embedded(captioner, photos, store)
+    vectors = stored_embeddings(captioner, photos, store)
     text += recall_table(list(recalls(captioner, photos, vectors)))
     if "en" not in captioner.languages:
         raise ConfigError(f"{bundle.name} does not caption in English, which is re-ranked here")

@@ -1,10 +1,10 @@
 """Score a bundle on the three validation sets, beside two baselines.
 
-    python recipes/embedded/measure.py BUNDLE DATA [--out FILE.md] [--baselines FILE.json]
+    python recipes/embedded/measure.py BUNDLE DATA [--out FILE.md] [--store FOLDER]
 
 Captions are made with the bundle's own decoding. Baselines: the commonest training caption for
-every photo, and the first caption of the training photo whose embedding is nearest. They depend on
-the encoder alone: `--baselines` keeps them in a file, and takes them from there the next time.
+every photo, and the first caption of the training photo whose embedding is nearest. `--store` keeps
+the photos' embeddings for the next time, and may be that of `capsmith text-tower`.
 
 Prints a Markdown table. `--out` writes it, the same numbers beside it as `.json`, and the captions
 as `.predictions.json`.
@@ -14,23 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 import capsmith
 import photos
 from capsmith.atomic import write_bytes
+from capsmith.data.embed import stored_embeddings
 from capsmith.evaluate.report import Report, report
 from capsmith.evaluate.tokenize import ptb_lines
 
-# Encoded features of this many photos are in memory at once.
-_CHUNK = 256
 _TITLES = {
     "val-flickr8k": "Flickr8k val",
     "val-coco": "COCO (186 photos)",
@@ -45,11 +41,10 @@ training set, none of these 186 photos.
 
 """
 Captions = dict[str, str]
-Vectors = npt.NDArray[np.float32]
 
 
 def caption_set(captioner: capsmith.Captioner, data: Path, name: str) -> Captions:
-    """File name -> caption for every photo of a set."""
+    """Photo's id -> caption for every photo of a set."""
     names: list[str] = []
 
     def pictures() -> Iterator[Any]:
@@ -59,17 +54,6 @@ def caption_set(captioner: capsmith.Captioner, data: Path, name: str) -> Caption
 
     captions = list(captioner.iter_captions(pictures()))
     return {photo: caption.text for photo, caption in zip(names, captions, strict=True)}
-
-
-def embed_set(captioner: capsmith.Captioner, data: Path, name: str) -> tuple[list[str], Vectors]:
-    """File names, and their embeddings, float32 (photos, d)."""
-    names: list[str] = []
-    vectors: list[Vectors] = []
-    pairs = photos.photos(data, name)
-    while chunk := list(islice(pairs, _CHUNK)):
-        names += [photo for photo, _ in chunk]
-        vectors.append(captioner.embed([picture for _, picture in chunk]))
-    return names, np.concatenate(vectors)
 
 
 def commonest_caption(data: Path) -> str:
@@ -83,40 +67,30 @@ def commonest_caption(data: Path) -> str:
     return Counter(ptb_lines(every)).most_common(1)[0][0]
 
 
-def nearest_captions(captioner: capsmith.Captioner, data: Path) -> dict[str, Captions]:
+def nearest_captions(captioner: capsmith.Captioner, data: Path, store: Path) -> dict[str, Captions]:
     """For each validation set, the first caption of the most similar training photo."""
-    lines: list[str] = []
-    rows: list[Vectors] = []
-    for name in photos.TRAIN:
-        names, vectors = embed_set(captioner, data, name)
-        captions = photos.captions(data, name)
-        lines += [captions[photo][0] for photo in names]
-        rows.append(vectors)
-    training = np.concatenate(rows)
+    known = [photo for name in photos.TRAIN for photo in photos.read_set(data, name)]
+    training = stored_embeddings(captioner, known, store)
     nearest: dict[str, Captions] = {}
     for name in photos.VALIDATION:
-        names, vectors = embed_set(captioner, data, name)
-        best = (vectors @ training.T).argmax(axis=1)
-        nearest[name] = {photo: lines[row] for photo, row in zip(names, best, strict=True)}
+        asked = photos.read_set(data, name)
+        best = (stored_embeddings(captioner, asked, store) @ training.T).argmax(axis=1)
+        nearest[name] = {
+            photo.id: known[row].texts()[0] for photo, row in zip(asked, best, strict=True)
+        }
     return nearest
 
 
 def baselines(
-    captioner: capsmith.Captioner, data: Path, kept: Path | None
+    captioner: capsmith.Captioner, data: Path, store: Path
 ) -> dict[str, dict[str, Captions]]:
-    """Baseline -> set -> captions; read from `kept` where it exists, else made and kept."""
-    if kept is not None and kept.exists():
-        found: dict[str, dict[str, Captions]] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+    """Baseline -> set -> captions."""
     common = commonest_caption(data)
     every = {name: photos.captions(data, name) for name in photos.VALIDATION}
-    made = {
+    return {
         "commonest caption": {name: dict.fromkeys(every[name], common) for name in every},
-        "nearest neighbour": nearest_captions(captioner, data),
+        "nearest neighbour": nearest_captions(captioner, data, store),
     }
-    if kept is not None:
-        write_json(kept, made)
-    return made
 
 
 def score(data: Path, name: str, captions: Captions) -> Report:
@@ -148,13 +122,14 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, metavar="FILE.md")
-    parser.add_argument("--baselines", type=Path, metavar="FILE.json")
+    parser.add_argument("--store", type=Path, metavar="FOLDER")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     captioner = capsmith.load(options.bundle, threads=options.threads)
     predictions = {name: caption_set(captioner, options.data, name) for name in photos.VALIDATION}
     systems = {captioner.bundle.name: predictions}
-    systems |= baselines(captioner, options.data, options.baselines)
+    with tempfile.TemporaryDirectory() as temporary:
+        systems |= baselines(captioner, options.data, options.store or Path(temporary))
     reports = {
         name: {system: score(options.data, name, sets[name]) for system, sets in systems.items()}
         for name in photos.VALIDATION

@@ -26,12 +26,14 @@ _FLICKR8K = DataSource(
     path="flickr8k/captions.txt", splits={"val": "flickr8k/Flickr_8k.devImages.txt"}
 )
 _PASCAL = DataSource(
-    path="pascal/captions.csv", splits={"val": str(Path(__file__).with_name("pascal-val.txt"))}
+    path="pascal/captions.csv",
+    name="pascal",
+    splits={"val": str(Path(__file__).with_name("pascal-val.txt"))},
 )
 _SOURCES = {
     "flickr8k": _FLICKR8K,
-    "coco": DataSource(path="coco/train_captions.json"),
-    "coco1": DataSource(path="coco/one_caption.csv"),
+    "coco": DataSource(path="coco/train_captions.json", name="coco"),
+    "coco1": DataSource(path="coco/one_caption.csv", name="coco1"),
     "pascal": _PASCAL,
     "val-flickr8k": _FLICKR8K,
     "val-coco": DataSource(path="coco/captions.json", split="val"),
@@ -50,11 +52,11 @@ def read_set(data: Path, name: str) -> tuple[Photo, ...]:
 
 
 def captions(data: Path, name: str) -> dict[str, list[str]]:
-    """File name -> captions of one set."""
+    """Photo's id -> captions of one set."""
     return {photo.id: list(photo.texts()) for photo in read_set(data, name)}
 
 
 def photos(data: Path, name: str) -> Iterator[tuple[str, Image.Image]]:
-    """(file name, RGB picture) of every photo of a set."""
+    """(id, RGB picture) of every photo of a set."""
     for photo in read_set(data, name):
         yield photo.id, open_picture(photo.source.picture())

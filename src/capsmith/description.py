@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from capsmith import strict_json
 from capsmith.types import Limits, Strategy
@@ -13,8 +13,8 @@ from capsmith.types import Limits, Strategy
 FORMAT = 2
 """2: a text tower has a tokenizer and a section of its own. All earlier formats are read."""
 
-DETAILS = ("short", "normal", "long")
 Detail = Literal["short", "normal", "long"]
+DETAILS: Final[tuple[Detail, ...]] = ("short", "normal", "long")
 
 _MAX_DIMENSION = 1 << 24  # far over any real model; keeps sizes from a file out of overflow
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from capsmith import registry
-from tests.bundles import toy_bundle
+from capsmith import Beam, load, registry
+from tests.bundles import bundle_with_text_tower, toy_bundle
 from tests.integration.command import (
     EXAMPLES,
     PHOTOS,
@@ -148,6 +148,20 @@ def test_prompt_and_contrastive(bundle: Path) -> None:
     result = caption(bundle, "--prompt", "two dog", CAT)
     assert result.lines[0].split("\t")[1].startswith("Two dog ")
     assert len(caption(bundle, "--contrastive", CAT).lines) == 1
+
+
+def test_rerank_puts_the_captions_found_in_another_order(tmp_path: Path) -> None:
+    bundle = bundle_with_text_tower(tmp_path / "toy").folder
+    captioner = load(bundle, threads=1)
+    first = {}
+    for order in ("none", "consensus", "match"):
+        (line,) = caption(bundle, "--rerank", order, "--beam", "5", CAT).lines
+        first[order] = line.split("\t")[1]
+        assert first[order] == captioner.caption(CAT, Beam(size=5, rerank=order)).text
+    assert len(set(first.values())) > 1
+    refused = caption(bundle, "--rerank", "consensus", "--contrastive", CAT)
+    assert refused.status == 2
+    assert "--rerank chooses among the captions of --beam" in refused.complaints[0]
     unknown = caption(bundle, "--prompt", "zebra", CAT)
     assert unknown.status == 2
     assert "zebra" in unknown.complaints[0]

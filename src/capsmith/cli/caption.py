@@ -65,6 +65,13 @@ def caption(
         float | None,
         typer.Option(min=0.0, max=1.0, help="--contrastive: weight of the degeneration penalty."),
     ] = None,
+    rerank: Annotated[
+        Literal["none", "consensus", "match"] | None,
+        typer.Option(
+            help="Of the captions found, first the one most like the others, or, by the text"
+            " tower, like the photo."
+        ),
+    ] = None,
     prompt: Annotated[str, typer.Option(help="Text that every caption begins with.")] = "",
     language: Annotated[
         str | None, typer.Option("--lang", help="Language of the captions, as in `models`.")
@@ -106,6 +113,7 @@ def caption(
         top_n=top_n,
         contrastive=contrastive,
         alpha=alpha,
+        rerank=rerank,
     )
     if stream and (as_json or scores or draw or (num or 1) > 1):
         raise ConfigError("--stream prints one caption as it grows; leave --json, --num, ... out")

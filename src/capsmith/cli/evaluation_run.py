@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,15 @@ from capsmith.data.rows import Place
 from capsmith.data.sources import DataSource
 from capsmith.errors import CapsmithError, ConfigError, DataError, ImageError
 from capsmith.evaluate.languages import is_english
-from capsmith.evaluate.metrics import JAVA_ONLY, SCORERS, Scorer, choose_metrics
+from capsmith.evaluate.metrics import (
+    JAVA_ONLY,
+    SCORERS,
+    Captions,
+    Metric,
+    Scorer,
+    choose_metrics,
+    spice_scorer,
+)
 from capsmith.evaluate.result import Evaluation
 from capsmith.runtime.captioner import Captioner, load
 
@@ -184,7 +192,7 @@ class _Scorers:
             if not is_english(language):
                 raise ConfigError(f"{name}: knows English only, not {language!r}; leave it out")
             _require_java(name)
-        return SCORERS[name]
+        return _watched_spice if name == "spice" else SCORERS[name]
 
     def _clip(self, photos: Sequence[str]) -> Scorer:
         from capsmith.cli.towers import BundleTower, NamedTower, Tower, clip_scorer
@@ -197,6 +205,13 @@ class _Scorers:
             chosen = BundleTower(_load(options))
         places = self._pictures.all_of(photos, "clipscore")
         return clip_scorer(chosen, [place.picture() for place in places])
+
+
+def _watched_spice(captions: Captions) -> Mapping[str, Metric]:
+    from capsmith.cli.progress import Progress
+
+    with Progress(len(captions.texts)) as progress:
+        return spice_scorer(lambda done, _total: progress.reach(done))(captions)
 
 
 def _require_java(name: str) -> None:

@@ -60,7 +60,11 @@ class Progress(_Line):
 
     def advance(self) -> None:
         """One photo more is done."""
-        self._done += 1
+        self.reach(self._done + 1)
+
+    def reach(self, done: int) -> None:
+        """So many photos are done."""
+        self._done = done
         self._redraw(lambda elapsed_s: progress_line(self._done, self._total, elapsed_s))
 
 

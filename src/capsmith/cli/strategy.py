@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from capsmith.errors import ConfigError
-from capsmith.types import Beam, Contrastive, Sample, Strategy, TopN
+from capsmith.types import Beam, Contrastive, Rerank, Sample, Strategy, TopN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class DecodingOptions:
     top_n: bool = False
     contrastive: bool = False
     alpha: float | None = None
+    rerank: Rerank | None = None
 
 
 _BELONGS_TO = {
@@ -51,6 +52,15 @@ def choose_strategy(options: DecodingOptions, default: Strategy) -> Strategy:
     for name, owners in _BELONGS_TO.items():
         if getattr(options, name) is not None and not set(owners) & set(chosen):
             raise ConfigError(f"{_flag(name)} needs {' or '.join(map(_flag, owners))}")
+    strategy = _strategy(options, default)
+    if options.rerank is None:
+        return strategy
+    if not isinstance(strategy, Beam | Sample):
+        raise ConfigError("--rerank chooses among the captions of --beam or --sample; give one")
+    return replace(strategy, rerank=options.rerank)
+
+
+def _strategy(options: DecodingOptions, default: Strategy) -> Strategy:
     if options.contrastive:
         return _contrastive(options)
     number = options.num or 1

@@ -25,6 +25,7 @@ from capsmith.data.store import (
     check_encoder,
     hash_of,
     map_shard,
+    open_store,
     read_description,
     write_description,
     write_shard,
@@ -134,6 +135,16 @@ def embed(
         )
         write_description(folder, description)
         return description
+
+
+def stored_embeddings(captioner: Captioner, photos: Sequence[Photo], folder: Path) -> Floats:
+    """Embeddings float32 (n, d) of photos; those that the store in `folder` lacks are added to it.
+
+    Raises `DataError` for a photo that cannot be read, and what `embed` raises.
+    """
+    encoder = EmbeddingEncoder(captioner)
+    embed(photos, folder, encoder)
+    return open_store(folder, encoder.facts).features([photo.id for photo in photos])[:, 0]
 
 
 def _refuse_foreign(folder: Path) -> None:

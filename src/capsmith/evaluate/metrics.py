@@ -138,10 +138,16 @@ def _meteor(captions: Captions) -> Mapping[str, Metric]:
     return {"METEOR": mean_of(found.per_photo, value=found.value)}
 
 
-def _spice(captions: Captions) -> Mapping[str, Metric]:
-    from capsmith.evaluate.spice import spice
+def spice_scorer(progress: Callable[[int, int], None] | None = None) -> Scorer:
+    """SPICE, which tells `progress` how many captions are scored, and how many there are."""
 
-    return {"SPICE": mean_of(spice(captions.texts, captions.own_references()).per_photo)}
+    def score(captions: Captions) -> Mapping[str, Metric]:
+        from capsmith.evaluate.spice import spice
+
+        found = spice(captions.texts, captions.own_references(), progress=progress)
+        return {"SPICE": mean_of(found.per_photo)}
+
+    return score
 
 
 SCORERS: Final[Mapping[str, Scorer]] = {
@@ -149,7 +155,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
     "bleu": _bleu,
     "rouge-l": _rouge_l,
     "meteor": _meteor,
-    "spice": _spice,
+    "spice": spice_scorer(),
     "cider-plain": _plain_cider,
 }
 """The metrics that need nothing but captions in words, in the order of tables."""

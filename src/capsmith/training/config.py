@@ -321,8 +321,10 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"self_critical.captions is {recipe.self_critical.captions}; it must be 2 or more"
     if features.source == "texts" and recipe.self_critical.steps:
         yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
-    if features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
-        yield "features.source: texts needs encoder.output: embedding"
+    # The pooled vector of the embedded captioner's encoder is what its text tower aims at.
+    wanted = "pooled" if recipe.encoder.family == "shipped" else "embedding"
+    if features.source == "texts" and recipe.encoder.output not in ("default", wanted):
+        yield f"features.source: texts needs encoder.output: {wanted}"
 
 
 def _wrong_beside(recipe: Recipe) -> Iterator[str]:
