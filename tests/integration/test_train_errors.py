@@ -166,3 +166,9 @@ def test_a_run_needs_a_folder_of_its_own(fails: Fails, data: Path) -> None:
     told = fails(2)
     assert f"{data / 'run'}: is no run of capsmith train and holds notes.txt" in told
     assert [path.name for path in (data / "run").iterdir()] == ["notes.txt"]
+
+
+def test_a_language_to_reward_that_has_no_captions(fails: Fails, data: Path) -> None:
+    line = fails(2, self_critical={"steps": 1, "languages": {"de": 2}})
+    assert "self_critical.languages: no captions are in de; the data has en" in line
+    assert not (data / "run" / "recipe.json").exists()

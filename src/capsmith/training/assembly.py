@@ -65,6 +65,12 @@ def put_together(
     recipe: Recipe, tokens: CaptionTokens, *, base: Path, is_dry: bool = False
 ) -> Assembly:
     """The captioner of tokens that are there already; see `assemble`."""
+    unknown = sorted(recipe.self_critical.languages.keys() - set(tokens.spoken))
+    if unknown:
+        raise ConfigError(
+            f"self_critical.languages: no captions are in {unknown[0]}; the data has"
+            f" {', '.join(tokens.spoken)}"
+        )
     encoder = open_encoder(recipe.encoder, random=is_dry)
     language_model = _language_model(recipe.language_model, tokens, base=base, is_dry=is_dry)
     mapper = _mapper(recipe, encoder, language_model)

@@ -146,7 +146,8 @@ class SelfCritical:
 
     captions: beams a photo. average: as in `Training`. blend: share of this stage in the weights
     that are validated and exported, the rest being the best of the first stage (Wortsman et al.
-    2022).
+    2022). languages: how many times more than by the weights of its captions a language is chosen
+    for a photo; 1 for those that are not named.
     """
 
     steps: int = 0
@@ -155,6 +156,7 @@ class SelfCritical:
     captions: int = 5
     average: float = 0.99
     blend: float = 1.0
+    languages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,12 +321,15 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "features.store is of one view; leave it out, or set features.views to 1"
     if recipe.self_critical.steps and recipe.self_critical.captions < 2:
         yield f"self_critical.captions is {recipe.self_critical.captions}; it must be 2 or more"
+    for language, times in recipe.self_critical.languages.items():
+        if times <= 0:
+            yield f"self_critical.languages.{language} is {times:g}; it must be above 0"
     if features.source == "texts" and recipe.self_critical.steps:
         yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
     # The pooled vector of the embedded captioner's encoder is what its text tower aims at.
-    wanted = "pooled" if recipe.encoder.family == "shipped" else "embedding"
-    if features.source == "texts" and recipe.encoder.output not in ("default", wanted):
-        yield f"features.source: texts needs encoder.output: {wanted}"
+    one_row = ("embedding", "pooled") if recipe.encoder.family == "shipped" else ("embedding",)
+    if features.source == "texts" and recipe.encoder.output not in ("default", *one_row):
+        yield f"features.source: texts needs encoder.output: {' or '.join(one_row)}"
 
 
 def _wrong_beside(recipe: Recipe) -> Iterator[str]:

@@ -96,7 +96,7 @@ class Spoken:
     """What captions in one language are rewarded by, and how they are searched.
 
     photos: index of a photo in the examples -> its index in the reward. weights: of the same
-    photos' captions in the language, together.
+    photos, how often they are captioned in the language, beside others.
     """
 
     reward: CiderD
@@ -105,8 +105,13 @@ class Spoken:
     weights: Mapping[int, float]
 
 
-def rewarded(examples: Examples, language: str, rules: Rules, *, stop: int) -> Spoken:
-    """Photos with captions in a language, and what captions of them are rewarded by."""
+def rewarded(
+    examples: Examples, language: str, rules: Rules, *, stop: int, times: float = 1.0
+) -> Spoken:
+    """Photos with captions in a language, and what captions of them are rewarded by.
+
+    times: a factor of the captions' weights.
+    """
     references: list[list[tuple[int, ...]]] = []
     photos: dict[int, int] = {}
     weights: dict[int, float] = {}
@@ -115,16 +120,13 @@ def rewarded(examples: Examples, language: str, rules: Rules, *, stop: int) -> S
         lines = [line for line in every if line.language == language]
         if lines:
             photos[photo] = len(references)
-            weights[photo] = sum(line.weight for line in lines)
+            weights[photo] = times * sum(line.weight for line in lines)
             references.append([(*line.ids, stop) for line in lines[:_REFERENCES]])
     return Spoken(CiderD(references), rules, photos, weights)
 
 
 class RewardObjective(Objective):
-    """Self-critical training; each photo is captioned in one of its languages.
-
-    Which one is drawn by the weights of its captions.
-    """
+    """Self-critical training; each photo is captioned in one of its languages, drawn by weight."""
 
     def __init__(self, captioner: CaptionModel, *, spoken: Sequence[Spoken], captions: int):
         super().__init__()

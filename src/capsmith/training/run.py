@@ -294,7 +294,8 @@ class _Run:
             None, language, bundle=self.assembly.description,
             tokenizer=self.desk.validator.tokenizer,
         )  # fmt: skip
-        return rewarded(self.examples, language, rules, stop=self.model.end_token)
+        times = self.recipe.self_critical.languages.get(language, 1.0)
+        return rewarded(self.examples, language, rules, stop=self.model.end_token, times=times)
 
     def _batches(self, order: Order, inputs: Inputs) -> Batches:
         tracker = self.desk.tracker

@@ -67,6 +67,7 @@ def test_what_is_not_as_declared_is_named(
         ("features", {"augment": True}, "features.augment needs features.source: pixels"),
         ("self_critical", {"steps": 5, "captions": 1}, "self_critical.captions is 1"),
         ("self_critical", {"steps": 5, "learning_rate": 0.0}, "self_critical.learning_rate is 0"),
+        ("self_critical", {"languages": {"de": 0}}, "self_critical.languages.de is 0"),
         ("tokenizer", {"kind": "words", "least_seen": 0}, "tokenizer.least_seen is 0"),
         ("data", {"sources": []}, "data.sources is empty"),
         ("language_model", {"dropout": "some"}, "language_model.dropout is 'some'"),
@@ -85,7 +86,7 @@ def test_texts_have_no_second_stage_and_are_embedded(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, **texts, self_critical={"steps": 1})
     assert "self_critical reads photos" in complaint(path)
     path = write_recipe(tmp_path, **texts, encoder={"output": "patches"})
-    assert "needs encoder.output: embedding" in complaint(path)
+    assert "needs encoder.output: embedding or pooled" in complaint(path)
 
 
 @pytest.mark.parametrize(

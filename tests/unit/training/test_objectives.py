@@ -18,7 +18,13 @@ from capsmith.models.language_models import (  # noqa: E402
 from capsmith.models.mappers import MLPConfig, MLPMapper  # noqa: E402
 from capsmith.runtime.rules import Rules  # noqa: E402
 from capsmith.training.batches import Batch  # noqa: E402
-from capsmith.training.objectives import CaptionObjective, RewardObjective, Spoken  # noqa: E402
+from capsmith.training.examples import Examples, Line  # noqa: E402
+from capsmith.training.objectives import (  # noqa: E402
+    CaptionObjective,
+    RewardObjective,
+    Spoken,
+    rewarded,
+)
 from capsmith.training.own_words import OwnWords, own_words  # noqa: E402
 
 START, STOP, EN, DE = 0, 1, 10, 11
@@ -104,3 +110,19 @@ def test_each_photo_is_rewarded_in_a_language_that_it_has_captions_in() -> None:
     assert rewards[EN, 0] == 60 * 2
     assert rewards[EN, 1] + rewards[DE, 0] == 60 * 2
     assert rewards[DE, 0] / 120 == pytest.approx(2 / 3, abs=0.15)
+
+
+def test_a_language_is_rewarded_more_often_than_its_captions_weigh() -> None:
+    lines = (
+        Line(0, (2, 3), is_cut=False, language="en", weight=1.0),
+        Line(0, (5,), is_cut=False, language="de", weight=0.5),
+        Line(1, (4,), is_cut=False, language="en", weight=1.0),
+        Line(1, (2,), is_cut=False, language="en", weight=1.0),
+    )
+    examples = Examples((), lines, ((0, 1), (2, 3)))
+    rules = Rules(prompt=(START,), stop=frozenset({STOP}), max_tokens=4)
+    english = rewarded(examples, "en", rules, stop=STOP, times=3)
+    german = rewarded(examples, "de", rules, stop=STOP)
+    assert english.weights == {0: 3.0, 1: 6.0}
+    assert german.weights == {0: 0.5}
+    assert german.photos == {0: 0}
