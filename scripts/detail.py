@@ -3,7 +3,7 @@
     python scripts/detail.py [BUNDLE] [--data ../shared/data] [--photos 300] [--out PAGE.md]
 
 Captions of Flickr8k's first validation photos by a bundle that was trained with `details`, beside
-those that people wrote. Prints a Markdown table and puts it between the markers of --out.
+those that people wrote. Prints a Markdown table, and puts it between the markers "detail" of --out.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from results import put_between
+from page import exit_status, put_between
 from retrieval import LANGUAGES, read_photos
 
 import capsmith
 from capsmith.data.manifest import Photo
 from capsmith.description import DETAILS
-from capsmith.errors import CapsmithError, ConfigError
+from capsmith.errors import ConfigError
 from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.statistics import mean_interval
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "languages.md"
 HEAD = "| language | captions by | words | 10 % to 90 % | CIDEr-D |\n|" + " --- |" * 5
 
 
@@ -62,21 +61,21 @@ def main() -> int:
     parser.add_argument("bundle", nargs="?")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--photos", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
+    parser.add_argument("--out", type=Path, metavar="PAGE.md")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    try:
+
+    def work() -> None:
         captioner = capsmith.load(options.bundle, threads=options.threads)
-        name = captioner.bundle.name
         if not captioner.bundle.detail_tokens:
+            name = captioner.bundle.name
             raise ConfigError(f"{name}: was trained without lengths; name another bundle")
         text = "\n".join((HEAD, *rows(captioner, read_photos(options.data, options.photos)))) + "\n"
         print(text, end="")
-        put_between(options.out, text, "detail")
-    except CapsmithError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+        if options.out is not None:
+            put_between(options.out, text, "detail")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Three sets: Flickr8k's official validation photos, the 186 COCO photos of the data folder, and as
 many photos of Flickr8k's training split as the first has, drawn at random. Each goes through
 `capsmith eval --metrics all`, which leaves out METEOR and SPICE where Java is missing. The table is
-printed, and put between the markers of --out.
+printed, and put between the markers "en" of --out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from results import put_between, read_splits
+from page import exit_status, put_between
+from results import read_splits
 
-from capsmith.errors import CapsmithError, DataError
+from capsmith.errors import DataError
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "every-metric.md"
 SEEN = "Flickr8k train (own)"
 Evaluation = Mapping[str, Any]
 
@@ -83,10 +83,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--metrics", default="all", help="as for capsmith eval")
     parser.add_argument("--limit", type=int, help="only so many of Flickr8k's photos, for a try")
-    parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
+    parser.add_argument("--out", type=Path, metavar="PAGE.md")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    try:
+
+    def work() -> None:
         with tempfile.TemporaryDirectory() as folder:
             chosen = sets(options.data, options.limit, Path(folder))
             found = {
@@ -95,11 +96,10 @@ def main() -> int:
             }
         text = table(found)
         print(text, end="")
-        put_between(options.out, text, "en")
-    except CapsmithError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+        if options.out is not None:
+            put_between(options.out, text, "en")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

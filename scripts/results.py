@@ -23,25 +23,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from page import exit_status, put_between
 
 import capsmith
 from capsmith import atomic
-from capsmith.data.embed import stored_embeddings
+from capsmith.data.embed import nearest_photos
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
-from capsmith.errors import CapsmithError, ConfigError, DataError
+from capsmith.errors import ConfigError, DataError
 from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.report import Report, report
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "training.md"
-BEGIN, END = "<!-- results {}: begin -->", "<!-- results {}: end -->"
 COMMONEST, NEAREST = "commonest caption", "nearest neighbour"
 HEAD = (
     "captions by", "CIDEr-D", "BLEU-4", "ROUGE-L", "distinct", "words", "CIDEr-D / neighbour",
 )  # fmt: skip
-Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +92,6 @@ def commonest_caption(photos: Sequence[Photo], language: str) -> str:
     return Counter(lines).most_common(1)[0][0]
 
 
-def nearest_captions(captioner: capsmith.Captioner, splits: Splits, store: Path) -> list[str]:
-    """For each photo to caption, the first caption of the training photo that looks most alike."""
-    val, train = (
-        stored_embeddings(captioner, photos, store) for photos in (splits.val, splits.train)
-    )
-    likeness = val @ train.T
-    return [splits.train[row].texts()[0] for row in likeness.argmax(axis=1)]
-
-
 def captions_of(captioner: capsmith.Captioner, splits: Splits) -> list[str]:
     """The captioner's own captions of the photos to caption."""
     pictures = (photo.source.picture() for photo in splits.val)
@@ -120,7 +108,8 @@ def score_all(names: Sequence[str], splits: Splits, store: Path) -> Iterator[tup
         return report(captions, references, language=splits.language)
 
     yield COMMONEST, scored([commonest_caption(splits.train, splits.language)] * len(splits.val))
-    yield NEAREST, scored(nearest_captions(capsmith.load(), splits, store))
+    nearest = nearest_photos(capsmith.load(), splits.val, splits.train, store)
+    yield NEAREST, scored([photo.texts()[0] for photo in nearest])
     for name, captioner in captioners.items():
         yield name, scored(captions_of(captioner, splits))
 
@@ -148,19 +137,6 @@ def copy_curves(names: Sequence[str], images: Path) -> Iterator[str]:
             yield f"\n![Loss, learning rate and CIDEr of {title}](../images/curves-{title}.png)\n"
 
 
-def put_between(page: Path, text: str, language: str) -> None:
-    """Replace what lies between the language's markers; raises `ConfigError` without them."""
-    first, last = BEGIN.format(language), END.format(language)
-    try:
-        before, begin, rest = page.read_text(encoding="utf-8").partition(first)
-    except OSError as error:
-        raise ConfigError(f"{page}: cannot be read: {error.strerror}; check --out") from None
-    _, end, after = rest.partition(last)
-    if not begin or not end:
-        raise ConfigError(f"{page}: lacks {first} or {last}; add them where the table belongs")
-    atomic.write_bytes(page, f"{before}{first}\n\n{text}\n{last}{after}".encode())
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("captioners", nargs="*", metavar="RUN_OR_BUNDLE")
@@ -175,9 +151,10 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the command line."""
     options = _arguments()
-    reports: dict[str, Report] = {}
-    try:
+
+    def work() -> None:
         splits = read_splits(options.data, options.lang, options.limit)
+        reports: dict[str, Report] = {}
         with tempfile.TemporaryDirectory() as temporary:
             store = options.store or Path(temporary)
             for name, scores in score_all(options.captioners, splits, store):
@@ -191,10 +168,8 @@ def main() -> int:
         )
         curves = copy_curves(options.captioners, options.out.parent.parent / "images")
         put_between(options.out, text + note + "".join(curves), options.lang)
-    except CapsmithError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from page import exit_status
 
 import capsmith
 from capsmith import atomic
 from capsmith.data.embed import stored_embeddings
 from capsmith.data.manifest import Photo
 from capsmith.data.sources import DataSource, read_data
-from capsmith.errors import CapsmithError, ConfigError, DataError
+from capsmith.errors import ConfigError, DataError
 from capsmith.evaluate.lexical import cider_d
 from capsmith.evaluate.retrieval import AT, Retrieval, retrieval
 from capsmith.evaluate.statistics import mean_interval, paired_difference
@@ -204,17 +205,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    try:
+
+    def work() -> None:
         captioner = capsmith.load(options.bundle, threads=options.threads)
         with tempfile.TemporaryDirectory() as temporary:
             store = options.store or Path(temporary)
             text = page(captioner, options.data, store, options.limit)
         print(text, end="")
         atomic.write_text(options.out, text)
-    except CapsmithError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import capsmith
 import photos
 from capsmith.atomic import write_bytes
-from capsmith.data.embed import stored_embeddings
+from capsmith.data.embed import nearest_photos
 from capsmith.evaluate.report import Report, report
 from capsmith.evaluate.tokenize import ptb_lines
 
@@ -70,15 +70,13 @@ def commonest_caption(data: Path) -> str:
 def nearest_captions(captioner: capsmith.Captioner, data: Path, store: Path) -> dict[str, Captions]:
     """For each validation set, the first caption of the most similar training photo."""
     known = [photo for name in photos.TRAIN for photo in photos.read_set(data, name)]
-    training = stored_embeddings(captioner, known, store)
-    nearest: dict[str, Captions] = {}
+    found: dict[str, Captions] = {}
     for name in photos.VALIDATION:
         asked = photos.read_set(data, name)
-        best = (stored_embeddings(captioner, asked, store) @ training.T).argmax(axis=1)
-        nearest[name] = {
-            photo.id: known[row].texts()[0] for photo, row in zip(asked, best, strict=True)
-        }
-    return nearest
+        nearest = nearest_photos(captioner, asked, known, store)
+        pairs = zip(asked, nearest, strict=True)
+        found[name] = {photo.id: other.texts()[0] for photo, other in pairs}
+    return found
 
 
 def baselines(

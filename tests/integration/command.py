@@ -64,3 +64,17 @@ def capsmith(
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run one of `scripts/`; never a traceback."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done

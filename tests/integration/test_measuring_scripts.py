@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from capsmith import Limits
 from capsmith.evaluate.report import report
 from tests.bundles import toy_bundle
 from tests.datasets import photo_bytes
-from tests.integration.command import ROOT, environment
+from tests.integration.command import script
 
 PHOTOS = 6
 CAPTIONS = ("a dog runs on grass", "two red ball near water", "a small cat sits")
@@ -57,19 +55,6 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / name, *map(str, arguments), "--threads", "1"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=300,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
 def table(text: str) -> list[list[str]]:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
@@ -78,7 +63,7 @@ def table(text: str) -> list[list[str]]:
 def test_lengths_by_language(data: Path, page: Path, tmp_path: Path) -> None:
     changes = {"detail_tokens": DETAILS}
     bundle = toy_bundle(tmp_path / "toy", changes=changes)
-    done = script("detail.py", bundle.folder, "--data", data, "--out", page)
+    done = script("detail.py", bundle.folder, "--data", data, "--out", page, "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout in page.read_text()
     rows = table(done.stdout)
@@ -98,7 +83,16 @@ def test_lengths_by_language(data: Path, page: Path, tmp_path: Path) -> None:
 
 def test_a_bundle_without_lengths_is_one_line(data: Path, page: Path, tmp_path: Path) -> None:
     before = page.read_text()
-    done = script("detail.py", toy_bundle(tmp_path / "toy").folder, "--data", data, "--out", page)
+    done = script(
+        "detail.py",
+        toy_bundle(tmp_path / "toy").folder,
+        "--data",
+        data,
+        "--out",
+        page,
+        "--threads",
+        "1",
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "was trained without lengths" in done.stderr
     assert page.read_text() == before
@@ -107,7 +101,8 @@ def test_a_bundle_without_lengths_is_one_line(data: Path, page: Path, tmp_path: 
 def test_every_metric_on_seen_and_unseen_photos(data: Path, page: Path, tmp_path: Path) -> None:
     bundle = toy_bundle(tmp_path / "toy").folder
     done = script(
-        *("every_metric.py", bundle, "--data", data, "--out", page, "--metrics", "default")
+        *("every_metric.py", bundle, "--data", data, "--out", page),
+        *("--metrics", "default", "--threads", "1"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout in page.read_text()

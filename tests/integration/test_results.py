@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from capsmith.evaluate.report import report
 from tests.bundles import toy_bundle
 from tests.datasets import photo_bytes
-from tests.integration.command import ROOT, environment
+from tests.integration.command import script
 
 COMMON = "a man rides a bicycle"
 OF_TRAIN = (
@@ -47,25 +45,12 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def results(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "results.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=300,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
 def test_a_run_and_the_baselines_are_scored_into_the_page(
     data: Path, page: Path, tmp_path: Path
 ) -> None:
     toy_bundle(tmp_path / "run" / "best")
     (tmp_path / "run" / "curves.png").write_bytes(b"a drawing")
-    done = results(tmp_path / "run", "--data", data, "--out", page)
+    done = script("results.py", tmp_path / "run", "--data", data, "--out", page)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert text.startswith("# Page\n\n<!-- results en: begin -->\n")
@@ -88,10 +73,10 @@ def test_a_page_without_markers_and_a_missing_split_are_one_line_each(
 ) -> None:
     (data / "val.txt").write_text("")
     page.write_text("no markers")
-    done = results("--data", data, "--out", page)
+    done = script("results.py", "--data", data, "--out", page)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     (data / "val.txt").write_text("val0.jpg\n")
-    done = results("--data", data, "--out", page, "--limit", "1")
+    done = script("results.py", "--data", data, "--out", page, "--limit", "1")
     assert done.returncode == 1
     assert "lacks <!-- results en: begin -->" in done.stderr
     assert page.read_text() == "no markers"
@@ -102,7 +87,7 @@ def test_another_language_is_scored_by_those_that_speak_it(
 ) -> None:
     toy_bundle(tmp_path / "run" / "best")
     page.write_text(PAGE.replace(" en:", " de:"))
-    done = results(tmp_path / "run", "--data", data, "--out", page, "--lang", "de")
+    done = script("results.py", tmp_path / "run", "--data", data, "--out", page, "--lang", "de")
     assert done.returncode == 0, done.stderr
     names = [line.strip("| ").split(" | ")[0] for line in done.stdout.splitlines()[2:]]
     assert names == ["commonest caption", "nearest neighbour", "toy"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import capsmith
 from capsmith import Beam
 from tests.bundles import bundle_with_text_tower, toy_bundle
 from tests.datasets import photo_bytes
-from tests.integration.command import ROOT, environment
+from tests.integration.command import script
 
 PHOTOS = 12
 CAPTIONS = ("a dog runs on grass", "two red ball near water", "a small cat sits")
@@ -42,19 +41,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(bundle: Path, data: Path, page: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [
-            *(sys.executable, ROOT / "scripts" / "retrieval.py", bundle, "--data", data),
-            *("--out", page, "--store", data / "store", "--threads", "1"),
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=300,
-        check=False,
+    store = data / "store"
+    return script(
+        *("retrieval.py", bundle, "--data", data),
+        *("--out", page, "--store", store, "--threads", "1"),
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def test_the_page_says_what_the_tower_finds(data: Path, tmp_path: Path) -> None:

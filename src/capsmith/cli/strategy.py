@@ -55,8 +55,11 @@ def choose_strategy(options: DecodingOptions, default: Strategy) -> Strategy:
     strategy = _strategy(options, default)
     if options.rerank is None:
         return strategy
-    if not isinstance(strategy, Beam | Sample):
-        raise ConfigError("--rerank chooses among the captions of --beam or --sample; give one")
+    found = getattr(strategy, "size" if isinstance(strategy, Beam) else "candidates", 1)
+    if not isinstance(strategy, Beam | Sample) or found < 2:
+        raise ConfigError(
+            "--rerank puts several captions in order; give --beam 2 or more, or --sample --num 2"
+        )
     return replace(strategy, rerank=options.rerank)
 
 

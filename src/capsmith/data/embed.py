@@ -147,6 +147,18 @@ def stored_embeddings(captioner: Captioner, photos: Sequence[Photo], folder: Pat
     return open_store(folder, encoder.facts).features([photo.id for photo in photos])[:, 0]
 
 
+def nearest_photos(
+    captioner: Captioner, asked: Sequence[Photo], known: Sequence[Photo], folder: Path
+) -> list[Photo]:
+    """For each photo asked for, the known one whose embedding is nearest (cosine).
+
+    folder: a store for the embeddings; see `stored_embeddings`.
+    """
+    seen = stored_embeddings(captioner, known, folder)
+    likeness = stored_embeddings(captioner, asked, folder) @ seen.T
+    return [known[row] for row in likeness.argmax(axis=1)]
+
+
 def _refuse_foreign(folder: Path) -> None:
     """Raise `DataError` for a folder with files of another kind, and leave nothing in it."""
     if folder.is_dir() and not (folder / DESCRIPTION_NAME).exists():

@@ -13,9 +13,8 @@ from capsmith.models.graph_weights import load_weights
 from capsmith.models.image_encoder import ImageEncoder
 from capsmith.models.open_clip_models import open_clip_encoder, open_clip_text_tower
 from capsmith.models.pretrained_encoders import load_encoder, published_encoder
-from capsmith.models.text_towers import BundledTextTower, TextTower, load_text_tower
+from capsmith.models.text_towers import TextTower, load_text_tower
 from capsmith.models.torchvision_encoders import torchvision_encoder
-from capsmith.runtime.captioner import load
 
 Family = Literal["shipped", "efficientnet-lite", "transformers", "open-clip", "torchvision"]
 """Where an encoder comes from.
@@ -103,13 +102,8 @@ def open_text_tower(spec: EncoderSpec, *, random: bool = False) -> TextTower:
         return open_clip_text_tower(spec.name, spec.weights, random=random)
     if spec.family == "transformers" and not random:
         return load_text_tower(spec.name)
-    if spec.family == "shipped" and not random:
-        return BundledTextTower(load(spec.name or None))
     what = "cannot have a random text tower" if random else "has no text tower"
-    raise ConfigError(
-        f"{spec.family}:{spec.name} {what}; use a CLIP of open-clip or transformers, or"
-        " a bundle with a text tower"
-    )
+    raise ConfigError(f"{spec.family}:{spec.name} {what}; use a CLIP of open-clip or transformers")
 
 
 def _bundled(spec: EncoderSpec, *, random: bool) -> ImageEncoder:

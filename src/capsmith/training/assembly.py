@@ -65,12 +65,7 @@ def put_together(
     recipe: Recipe, tokens: CaptionTokens, *, base: Path, is_dry: bool = False
 ) -> Assembly:
     """The captioner of tokens that are there already; see `assemble`."""
-    unknown = sorted(recipe.self_critical.languages.keys() - set(tokens.spoken))
-    if unknown:
-        raise ConfigError(
-            f"self_critical.languages: no captions are in {unknown[0]}; the data has"
-            f" {', '.join(tokens.spoken)}"
-        )
+    _check_rewarded(recipe, tokens)
     encoder = open_encoder(recipe.encoder, random=is_dry)
     language_model = _language_model(recipe.language_model, tokens, base=base, is_dry=is_dry)
     mapper = _mapper(recipe, encoder, language_model)
@@ -103,6 +98,15 @@ def put_together(
         decoding=recipe.decoding,
     )
     return Assembly(recipe, tokens, encoder, store_encoder, model, description)
+
+
+def _check_rewarded(recipe: Recipe, tokens: CaptionTokens) -> None:
+    unknown = sorted(recipe.self_critical.languages.keys() - set(tokens.spoken))
+    if unknown:
+        raise ConfigError(
+            f"self_critical.languages: no captions are in {unknown[0]}; the data has"
+            f" {', '.join(tokens.spoken)}"
+        )
 
 
 def _parts(recipe: Recipe, encoder: ImageEncoder) -> tuple[ImageEncoder | None, nn.Module | None]:

@@ -146,8 +146,8 @@ class SelfCritical:
 
     captions: beams a photo. average: as in `Training`. blend: share of this stage in the weights
     that are validated and exported, the rest being the best of the first stage (Wortsman et al.
-    2022). languages: how many times more than by the weights of its captions a language is chosen
-    for a photo; 1 for those that are not named.
+    2022). languages: factors of the weights of a language's captions, by which the language of a
+    photo is drawn; 1 for those that are not named.
     """
 
     steps: int = 0
@@ -326,10 +326,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             yield f"self_critical.languages.{language} is {times:g}; it must be above 0"
     if features.source == "texts" and recipe.self_critical.steps:
         yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
-    # The pooled vector of the embedded captioner's encoder is what its text tower aims at.
-    one_row = ("embedding", "pooled") if recipe.encoder.family == "shipped" else ("embedding",)
-    if features.source == "texts" and recipe.encoder.output not in ("default", *one_row):
-        yield f"features.source: texts needs encoder.output: {' or '.join(one_row)}"
+    if features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
+        yield "features.source: texts needs encoder.output: embedding"
 
 
 def _wrong_beside(recipe: Recipe) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _embed(
 
 def _feature_encoder(assembly: Assembly) -> FeatureEncoder:
     spec = assembly.recipe.encoder
-    if spec.family == "shipped" and spec.output == "default":
+    if spec.family == "shipped":
         return BundleEncoder(capsmith.load(spec.name or None))
     assert assembly.store_encoder is not None
     return TorchFeatureEncoder(assembly.store_encoder)

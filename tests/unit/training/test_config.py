@@ -86,7 +86,7 @@ def test_texts_have_no_second_stage_and_are_embedded(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, **texts, self_critical={"steps": 1})
     assert "self_critical reads photos" in complaint(path)
     path = write_recipe(tmp_path, **texts, encoder={"output": "patches"})
-    assert "needs encoder.output: embedding or pooled" in complaint(path)
+    assert "needs encoder.output: embedding" in complaint(path)
 
 
 @pytest.mark.parametrize(
