@@ -315,6 +315,10 @@ def test_two_languages_have_their_tokens(trained: Path) -> None:
         said[language] = " ".join(done.lines).lower()
     assert "hunde" in said["de"]
     assert "hunde" not in said["en"]
+    further, _ = go(trained, "further", start=str(run), training={"steps": 2},
+                    self_critical={"steps": 1, "batch": 4, "captions": 2})  # fmt: skip
+    assert capsmith.load(further / "best").bundle.languages == ("de", "en")
+    assert any("cider" in row for row in runs.metrics(further))
 
 
 def test_several_processes_train_one_captioner(trained: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+import torch
+
 import capsmith
 from capsmith.cli.app import run as command_line
 from capsmith.data.embed import BundleEncoder, embed
@@ -86,6 +88,13 @@ def test_photos_that_cross_splits(data: Path, fails: Fails) -> None:
 def test_a_wrong_recipe_and_option(data: Path, fails: Fails) -> None:
     assert "unknown field training.'bach'" in fails(2, "--set", "training.bach=3")
     assert not (data / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to train in fp16 on")
+def test_fp16_without_a_gpu(data: Path, fails: Fails) -> None:
+    line = fails(2, training={"precision": "fp16"})
+    assert "training.precision: fp16 needs a GPU; use bf16 or float32" in line
+    assert not (data / "run" / "recipe.json").exists()
 
 
 def test_a_prefix_longer_than_the_language_model(data: Path, fails: Fails) -> None:

@@ -55,7 +55,7 @@ def test_tuning_learns_the_words_of_ones_own_photos(tmp_path: Path) -> None:
 def test_a_captioner_is_not_better_than_itself(tmp_path: Path) -> None:
     photos = read_data([DataSource(path=str(write_own_photos(tmp_path, 4)))]).photos
     captioner = capsmith.load()
-    found = compare(captioner, captioner, photos)
+    found = compare(captioner, captioner, photos, "en")
     assert found.difference.value == 0
     assert found.verdict.startswith("no measurable difference: CIDEr")
 

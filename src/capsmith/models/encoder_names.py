@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from capsmith import registry, strict_json
+from capsmith.bundle import Bundle
 from capsmith.errors import BundleError, ConfigError
 from capsmith.models.encoders import open_efficientnet_lite
 from capsmith.models.graph_weights import load_weights
-from capsmith.models.image_encoder import ImageEncoder
+from capsmith.models.image_encoder import ImageEncoder, Output
 from capsmith.models.open_clip_models import open_clip_encoder, open_clip_text_tower
 from capsmith.models.pretrained_encoders import load_encoder, published_encoder
-from capsmith.models.text_towers import TextTower, load_text_tower
+from capsmith.models.text_towers import BundledTextTower, TextTower, load_text_tower
 from capsmith.models.torchvision_encoders import torchvision_encoder
+from capsmith.runtime.captioner import load
 
 Family = Literal["shipped", "efficientnet-lite", "transformers", "open-clip", "torchvision"]
 """Where an encoder comes from.
@@ -102,8 +104,13 @@ def open_text_tower(spec: EncoderSpec, *, random: bool = False) -> TextTower:
         return open_clip_text_tower(spec.name, spec.weights, random=random)
     if spec.family == "transformers" and not random:
         return load_text_tower(spec.name)
+    if spec.family == "shipped" and not random:
+        return BundledTextTower(load(spec.name or None))
     what = "cannot have a random text tower" if random else "has no text tower"
-    raise ConfigError(f"{spec.family}:{spec.name} {what}; use a CLIP of open-clip or transformers")
+    raise ConfigError(
+        f"{spec.family}:{spec.name} {what}; use a CLIP of open-clip or transformers, or a bundle"
+        " with a text tower"
+    )
 
 
 def _bundled(spec: EncoderSpec, *, random: bool) -> ImageEncoder:
@@ -123,17 +130,28 @@ def _bundled(spec: EncoderSpec, *, random: bool) -> ImageEncoder:
             f"{bundle.folder}: its encoder {bundle.encoder.name} cannot be made a module again;"
             " name the encoder that it was exported from"
         )
-    if spec.output not in ("default", made_of.output):
-        made_of = replace(made_of, output=spec.output)
+    output = _embedding_of(bundle, made_of) if spec.output == "embedding" else spec.output
+    if output not in ("default", made_of.output):
+        made_of = replace(made_of, output=output)
     encoder = open_encoder(made_of, random=True)
     if not random:
         load_weights(encoder, path)
     encoder.preprocessing = bundle.preprocessing
     if (encoder.rows, encoder.width) == (bundle.encoder.rows, bundle.encoder.width):
         encoder.name = bundle.encoder.name
-    else:
-        encoder.name = f"{bundle.encoder.name}:{spec.output}"
     return encoder
+
+
+def _embedding_of(bundle: Bundle, made_of: EncoderSpec) -> Output:
+    """The output that is a bundle's embedding of a picture, but for its length."""
+    if made_of.output == "embedding":
+        return made_of.output
+    if bundle.encoder.embedding != "first":
+        raise ConfigError(
+            f"{bundle.folder}: embeds a picture by the mean of its features, which no output of its"
+            " encoder is; leave out encoder.output"
+        )
+    return "pooled"
 
 
 def _read_name(name: str) -> EncoderSpec | None:

@@ -12,6 +12,7 @@ import torch
 from capsmith.data.store import Floats
 from capsmith.errors import ConfigError
 from capsmith.models.hub_names import from_disk_or_hub, label_of
+from capsmith.runtime.captioner import Captioner
 
 _FAMILIES: Final = ("clip", "chinese_clip", "siglip")
 _TEXTS_AT_ONCE: Final = 64
@@ -55,6 +56,18 @@ class PretrainedTextTower:
                 )
                 rows.append(self._model.get_text_features(**tokens).pooler_output.numpy())
         return np.concatenate(rows)
+
+
+class BundledTextTower:
+    """The text tower in a captioner's bundle. Raises `BundleError` where there is none."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self._captioner, self.name = captioner, f"shipped:{captioner.bundle.name}"
+        captioner.embed_text([""])
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """See `TextTower`; they have length 1."""
+        return self._captioner.embed_text(texts)
 
 
 def load_text_tower(name: str | Path) -> PretrainedTextTower:

@@ -105,18 +105,26 @@ class PixelInputs:
 class TextInputs:
     """Embeddings of the captions themselves, with noise (CapDec).
 
-    embeddings: float32 (lines, d), a row for every caption of the examples.
+    embeddings: float32 (lines, d), a row for every caption of the examples. offset: see
+    `with_noise`.
     """
 
     embeddings: Tensor
     variance: float
     noise: Noise
+    offset: Tensor | None = None
 
     def __call__(self, examples: Examples, draw: Draw, seed: tuple[int, ...]) -> Tensor:  # noqa: ARG002
         """Features float32 (N, 1, d): one row a caption, not a photo."""
         generator = torch.Generator().manual_seed(hash(seed) & 0x7FFFFFFF)
         chosen = self.embeddings[list(draw.lines)]
-        noisy = with_noise(chosen, variance=self.variance, noise=self.noise, generator=generator)
+        noisy = with_noise(
+            chosen,
+            variance=self.variance,
+            noise=self.noise,
+            offset=self.offset,
+            generator=generator,
+        )
         return noisy[:, None]
 
 

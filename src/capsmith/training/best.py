@@ -67,8 +67,8 @@ class BestBundle:
 
 
 def _shipped_graph(recipe: Recipe) -> Path | None:
-    """The encoder's graph in the bundle that the encoder is from, if it is from one."""
-    if recipe.encoder.family != "shipped":
+    """The encoder's graph in the bundle that the encoder is from, if it is all of that one."""
+    if recipe.encoder.family != "shipped" or recipe.encoder.output != "default":
         return None
     graph = open_bundle(recipe.encoder.name or DEFAULT).folder / "encoder.onnx"
     return graph if graph.exists() else None
@@ -123,15 +123,15 @@ def export_run(run: Path, bundle: Path, *, precision: Bits) -> Bundle:
             assembly.description, provenance=_without_parity(read_bundle(run / "best").provenance)
         ),
         bundle,
-        features=_features(assembly, run),
+        features=_features(assembly, run, known.base),
         papers=Papers(card=card, licence=licence, classes=classes),
         precision=precision,
     )
 
 
-def _features(assembly: Assembly, run: Path) -> Floats:
-    encoder = assembly.encoder
-    folder = run / "features"
+def _features(assembly: Assembly, run: Path, base: Path) -> Floats:
+    encoder, named = assembly.encoder, assembly.recipe.features.store
+    folder = base / named if named else run / "features"
     if (folder / "store.json").exists():
         store = FeatureStore(folder, read_description(folder))
         stored = store.features([photo for photo, _ in zip(store, range(COMPARED), strict=False)])

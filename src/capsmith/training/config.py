@@ -50,7 +50,8 @@ class FeatureConfig:
     the policy is "all". views: store so many versions of each training photo, all but the first
     cut, mirrored and coloured at random. dtype: of what is stored. augment: the same at every step;
     needs pixels. workers: processes that decode them. noise, variance: of "texts", see
-    `text_only.with_noise`.
+    `text_only.with_noise`. offset: move "texts" by the step from their centre to that of the
+    validation photos (`text_only.modality_offset`).
     """
 
     source: Literal["stored", "pixels", "texts"] = "stored"
@@ -62,6 +63,7 @@ class FeatureConfig:
     workers: int = 0
     noise: Noise = "gaussian"
     variance: float = 0.016
+    offset: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +276,7 @@ def _check(recipe: Recipe, path: Path) -> None:
             _out_of_range(recipe),
             _wrong_parts(recipe),
             _contradictions(recipe),
+            _contradicting_texts(recipe),
             _wrong_beside(recipe),
         ),
         None,
@@ -324,10 +327,18 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     for language, times in recipe.self_critical.languages.items():
         if times <= 0:
             yield f"self_critical.languages.{language} is {times:g}; it must be above 0"
-    if features.source == "texts" and recipe.self_critical.steps:
+
+
+def _contradicting_texts(recipe: Recipe) -> Iterator[str]:
+    features, encoder = recipe.features, recipe.encoder
+    is_of_texts = features.source == "texts"
+    if is_of_texts and recipe.self_critical.steps:
         yield "self_critical reads photos, and features.source: texts has none; set its steps to 0"
-    if features.source == "texts" and recipe.encoder.output not in ("default", "embedding"):
+    gives_embedding = encoder.output == "default" and encoder.family != "shipped"
+    if is_of_texts and encoder.output != "embedding" and not gives_embedding:
         yield "features.source: texts needs encoder.output: embedding"
+    if features.offset and not (is_of_texts and features.variance):
+        yield "features.offset needs features.source: texts, and a variance above 0"
 
 
 def _wrong_beside(recipe: Recipe) -> Iterator[str]:

@@ -19,6 +19,7 @@ from capsmith.data.store import FeatureStore, Floats, Precision, open_store
 from capsmith.data.watch import Watch
 from capsmith.models.encoder_names import open_text_tower
 from capsmith.models.feature_encoder import TorchFeatureEncoder
+from capsmith.models.text_only import modality_offset
 from capsmith.training.assembly import Assembly
 from capsmith.training.batches import Inputs, PixelInputs, StoredInputs, TextInputs, augmented
 
@@ -77,7 +78,11 @@ def training_inputs(assembly: Assembly, photos: Photos) -> Inputs:
     tower = open_text_tower(assembly.recipe.encoder)
     captions = [caption.text for photo in photos.train for caption in photo.captions]
     embeddings = torch.from_numpy(tower.embed(captions))
-    return TextInputs(embeddings, features.variance, features.noise)
+    offset = None
+    if features.offset:
+        seen = photos.stores[0].features([photo.id for photo in photos.validation])
+        offset = modality_offset(torch.from_numpy(seen[:, 0]), embeddings)
+    return TextInputs(embeddings, features.variance, features.noise, offset)
 
 
 def validation_inputs(assembly: Assembly, photos: Photos) -> Inputs:
@@ -125,7 +130,7 @@ def _embed(
 
 def _feature_encoder(assembly: Assembly) -> FeatureEncoder:
     spec = assembly.recipe.encoder
-    if spec.family == "shipped":
+    if spec.family == "shipped" and spec.output == "default":
         return BundleEncoder(capsmith.load(spec.name or None))
     assert assembly.store_encoder is not None
     return TorchFeatureEncoder(assembly.store_encoder)

@@ -98,6 +98,8 @@ def _refuse_foreign(output: Path) -> None:
 
 def _tracker(recipe: Recipe, output: Path) -> Accelerator:
     """What knows the processes, and writes for TensorBoard and others."""
+    if recipe.training.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("training.precision: fp16 needs a GPU; use bf16 or float32")
     AcceleratorState._reset_state()  # another run in this process may have had another precision
     # The others wait while the main process encodes photos, validates and exports.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
@@ -157,11 +159,15 @@ class _Run:
         examples = _tokenised(assembly, photos.train)
         self.bounds = thirds(examples) if assembly.tokens.details else {}
         self.examples = with_details(examples, self.bounds)
+        # A captioner that training goes on from may speak more languages than the data has.
+        found = {line.language for line in examples.lines}
+        self.spoken = [name for name in assembly.tokens.spoken if name in found]
         validator = Validator(
             with_details(_tokenised(assembly, photos.validation), self.bounds),
             validation_inputs(assembly, photos),
             assembly.description,
             output / "tokenizer.json",
+            languages=self.spoken,
             photos=self.recipe.validation.photos,
         )
         tracker.init_trackers("logs")
@@ -268,7 +274,7 @@ class _Run:
     def _reward(self) -> Stage:
         settings, training = self.recipe.self_critical, self.recipe.training
         objective = RewardObjective(
-            self.model, spoken=[self._spoken(name) for name in self.assembly.tokens.spoken],
+            self.model, spoken=[self._rewarded(name) for name in self.spoken],
             captions=settings.captions,
         )  # fmt: skip
         order = Order(
@@ -289,7 +295,7 @@ class _Run:
             workers=self.recipe.features.workers,
         )
 
-    def _spoken(self, language: str) -> Spoken:
+    def _rewarded(self, language: str) -> Spoken:
         rules, _ = resolve_limits(
             None, language, bundle=self.assembly.description,
             tokenizer=self.desk.validator.tokenizer,

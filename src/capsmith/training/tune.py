@@ -75,8 +75,9 @@ def tune(
     Raises `DataError` for too few photos, and what training raises.
     """
     captioner = capsmith.load(model)
-    bundle = captioner.bundle
-    manifest = _dealt(read_data(sources, base=base), bundle.languages[0])
+    read = read_data(sources, base=base)
+    language = _language(read, captioner.languages)
+    manifest = _dealt(read, language)
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / "data.jsonl")
     test = manifest.of_split("test").photos
@@ -84,23 +85,31 @@ def tune(
     sizes = {name: len(manifest.of_split(name).photos) for name in ("train", "val", "test")}
     log("photos to " + ", ".join(f"{name} {count}" for name, count in sizes.items()))
     outcome = train(recipe, output, base=output.resolve(), log=log, watch=watch)
-    found = compare(captioner, capsmith.load(outcome.bundle), test)
+    found = compare(captioner, capsmith.load(outcome.bundle), test, language)
     return replace(found, has_changed=outcome.best_step > 0)
 
 
-def compare(first: Captioner, second: Captioner, photos: Sequence[Photo]) -> Comparison:
-    """Two captioners with their own decoding on the same photos."""
-    language = first.languages[0]
+def compare(
+    first: Captioner, second: Captioner, photos: Sequence[Photo], language: str
+) -> Comparison:
+    """Two captioners with their own decoding on the same photos, in a language of both."""
     references = [photo.texts(language) for photo in photos]
     tokens = [tokenised(lines, language) for lines in references]
     reports, scores = [], []
     for captioner in (first, second):
-        made = captioner.caption_many([photo.source.picture() for photo in photos])
+        pictures = [photo.source.picture() for photo in photos]
+        made = captioner.caption_many(pictures, language=language)
         captions = [caption.text for caption in made]
         reports.append(report(captions, references, language=language))
         scores.append(cider_d(tokenised(captions, language), tokens).per_photo)
     before, after = reports
     return Comparison(before, after, paired_difference(*scores), len(photos))
+
+
+def _language(manifest: Manifest, spoken: Sequence[str]) -> str:
+    """The captioner's first language that the photos have captions in, else its default."""
+    found = manifest.languages
+    return next((language for language in spoken if language in found), spoken[0])
 
 
 def _dealt(manifest: Manifest, language: str) -> Manifest:

@@ -49,10 +49,10 @@ class Score:
 
 
 class Validator:
-    """Captions and scores photos of the validation split, in every language of the captioner.
+    """Captions and scores photos of the validation split in several languages.
 
-    photos: at most so many in a language. Raises `DataError` where the split is empty, or has no
-    caption in one of the languages.
+    languages: the default first. photos: at most so many in a language. Raises `DataError` where
+    the split is empty, or has no caption in one of the languages.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Validator:
         description: Description,
         tokenizer: Path,
         *,
+        languages: Sequence[str],
         photos: int,
     ):
         if not examples.photos:
@@ -69,7 +70,7 @@ class Validator:
         self.examples, self.inputs, self.description = examples, inputs, description
         self.tokenizer = Tokenizer(tokenizer, description.text)
         self._chosen: dict[str, list[int]] = {}
-        for language in description.languages:
+        for language in languages:
             able = [i for i, photo in enumerate(examples.photos) if photo.texts(language)]
             if not able:
                 raise DataError(
@@ -85,7 +86,7 @@ class Validator:
 
     @property
     def _default(self) -> list[int]:
-        return self._chosen[self.description.languages[0]]
+        return next(iter(self._chosen.values()))
 
     def features(self, model: CaptionModel, limit: int) -> Floats:
         """Features float32 (n, k, d) of the first photos."""
@@ -116,7 +117,7 @@ class Validator:
         return Score(
             loss=sum(loss * count for loss, count in losses) / max(1, tokens),
             reports=reports,
-            captions=tuple(captions[self.description.languages[0]]),
+            captions=tuple(next(iter(captions.values()))),
         )
 
     def _captions(self, model: CaptionModel, features: torch.Tensor, language: str) -> list[str]:

@@ -85,8 +85,11 @@ def test_texts_have_no_second_stage_and_are_embedded(tmp_path: Path) -> None:
     texts = {"features": {"source": "texts"}}
     path = write_recipe(tmp_path, **texts, self_critical={"steps": 1})
     assert "self_critical reads photos" in complaint(path)
-    path = write_recipe(tmp_path, **texts, encoder={"output": "patches"})
-    assert "needs encoder.output: embedding" in complaint(path)
+    for encoder in ({}, {"output": "patches"}, {"family": "transformers", "output": "pooled"}):
+        path = write_recipe(tmp_path, **texts, encoder=encoder)
+        assert "needs encoder.output: embedding" in complaint(path)
+    path = write_recipe(tmp_path, features={"offset": True})
+    assert "features.offset needs features.source: texts" in complaint(path)
 
 
 @pytest.mark.parametrize(
