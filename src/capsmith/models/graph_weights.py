@@ -28,7 +28,7 @@ def load_weights(module: nn.Module, path: Path, *, without: Collection[str] = ()
     found = _weights(ir.load(path))
     state = module.state_dict()
     for name, tensor in state.items():
-        if name in without or not tensor.is_floating_point():
+        if name in without or not (tensor.is_floating_point() or name in found):
             continue
         if name not in found:
             raise BundleError(f"{path}: has no weight {name}; it is of another module")

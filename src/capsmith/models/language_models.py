@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -131,7 +132,10 @@ class DecoderLayer(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossAttentionConfig:
-    """Sizes of a `CrossAttentionDecoder`."""
+    """Sizes of a `CrossAttentionDecoder`.
+
+    languages: how many can be asked for by a token, each with words of its own.
+    """
 
     vocab_size: int
     width: int = 320
@@ -139,14 +143,20 @@ class CrossAttentionConfig:
     heads: int = 5
     positions: int = 40
     dropout: float = 0.1
+    languages: int = 0
 
 
 class CrossAttentionDecoder(nn.Module):
     """A small transformer decoder (Vaswani et al. 2017, pre-norm) that reads the prefix as memory.
 
     The word embeddings are tied to the output head. `logits` scores whole captions for training;
-    `forward` is one step of decoding with the cache as explicit inputs and outputs.
+    `forward` is one step of decoding with the cache as explicit inputs and outputs. A row that was
+    asked for in a language is continued in that language's words alone: what a photo shows is else
+    said in the language that has seen such photos, whatever was asked for.
     """
+
+    own_words: Tensor
+    language_tokens: Tensor
 
     def __init__(self, config: CrossAttentionConfig):
         super().__init__()
@@ -161,6 +171,10 @@ class CrossAttentionDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if config.languages:  # row 0: every word, for a row that is in no language
+            every = torch.ones(config.languages + 1, config.vocab_size, dtype=torch.bool)
+            self.register_buffer("own_words", every)
+            self.register_buffer("language_tokens", torch.full((config.languages,), -1))
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
         nn.init.normal_(self.positions.weight, std=0.02)
 
@@ -177,11 +191,21 @@ class CrossAttentionDecoder(nn.Module):
     def state_spec(self) -> list[StateSpec]:
         """The tensors of decoding state, in the order of `forward`'s `states`."""
         head = self.width // self.heads
+        asked = [StateSpec("language", (1,))] if self.config.languages else []
         return [
             StateSpec(f"{kind}.{index}", (self.heads, axis, head))
             for index in range(len(self.layers))
             for kind, axis in _STATES
-        ]
+        ] + asked
+
+    def keep_to(self, words: Mapping[int, Tensor]) -> None:
+        """Add to the words of languages, int64 (n,) by the token that asks for the language."""
+        for row, (token, added) in enumerate(words.items(), 1):
+            known = self.own_words[row]
+            if known.all():  # nothing was told of it yet
+                known.fill_(False)
+            known[added] = True
+            self.language_tokens[row - 1] = token
 
     def hidden(
         self, tokens: Tensor, prefix: Tensor, owner: Tensor, prefix_mask: Tensor | None = None
@@ -240,8 +264,20 @@ class CrossAttentionDecoder(nn.Module):
             following += now
         hidden = self.norm(x[:, -1])
         logits = self.head(hidden)
+        if self.config.languages:
+            language = torch.maximum(states[-1][parents], self._asked(tokens))
+            allowed = self.own_words[language[:, 0].long()]
+            logits = logits.masked_fill(~allowed, -torch.inf)
+            following.append(language)
         best, ids = torch.topk(logits, int(top), dim=1)
         return best - logits.logsumexp(1, keepdim=True), ids, logits, hidden, *following
+
+    def _asked(self, tokens: Tensor) -> Tensor:
+        """Float32 (N, 1): which language the tokens ask for, counted from 1; 0 where none."""
+        named = (tokens[:, :, None] == self.language_tokens).any(1)
+        numbers = torch.arange(1, self.config.languages + 1, device=tokens.device)
+        asked: Tensor = (named * numbers).amax(1, keepdim=True).float()
+        return asked
 
 
 _STATES: tuple[tuple[str, Axis], ...] = (

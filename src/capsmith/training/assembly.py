@@ -163,7 +163,10 @@ def _language_model(
     if "kind" not in sizes:
         raise ConfigError('language_model needs "kind", or "pretrained" and a name')
     rest = {name: value for name, value in sizes.items() if name not in ("kind", "word_vectors")}
-    model = build_language_model(sizes["kind"], {**rest, "vocab_size": tokens.vocab_size})
+    rest["vocab_size"] = tokens.vocab_size
+    if sizes["kind"] == "cross-attention":
+        rest["languages"] = len(tokens.languages)
+    model = build_language_model(sizes["kind"], rest)
     source = sizes.get("word_vectors")
     if source is not None:
         if not isinstance(model, CrossAttentionDecoder):

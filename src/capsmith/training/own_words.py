@@ -36,14 +36,16 @@ class OwnWords:
 
 
 def own_words(captioner: CaptionModel, captions: Iterable[tuple[str, Iterable[int]]]) -> OwnWords:
-    """The words of captions, each a language and token ids.
+    """The words of captions, each a language and token ids, which decoding keeps to from now on.
 
     None are kept for one language, or for a language model that scores all its tokens at once.
     """
-    size, languages = captioner.reader.vocab_size, captioner.language_tokens
-    if not isinstance(captioner.language_model, CrossAttentionDecoder):
-        return OwnWords({}, size)
+    model, languages = captioner.language_model, captioner.language_tokens
+    if not isinstance(model, CrossAttentionDecoder) or not languages:
+        return OwnWords({}, captioner.reader.vocab_size)
     seen: dict[str, set[int]] = {language: {captioner.end_token} for language in languages}
-    for language, ids in captions if languages else ():
+    for language, ids in captions:
         seen[language].update(ids)
-    return OwnWords({name: torch.tensor(sorted(ids)) for name, ids in seen.items()}, size)
+    model.keep_to({languages[name]: torch.tensor(sorted(ids)) for name, ids in seen.items()})
+    rows = zip(languages, model.own_words[1:], strict=True)
+    return OwnWords({name: row.nonzero()[:, 0] for name, row in rows}, model.vocab_size)

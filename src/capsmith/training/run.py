@@ -159,6 +159,12 @@ class _Run:
         examples = _tokenised(assembly, photos.train)
         self.bounds = thirds(examples) if assembly.tokens.details else {}
         self.examples = with_details(examples, self.bounds)
+        self.texts = tokenise_texts(
+            train_set.texts if self.recipe.beside.texts else (), assembly.tokens,
+            max_tokens=self.recipe.data.max_tokens, bounds=self.bounds,
+        )  # fmt: skip
+        said = [(line.language, line.ids) for line in (*examples.lines, *self.texts)]
+        self.words = own_words(self.model, said)
         # A captioner that training goes on from may speak more languages than the data has.
         found = {line.language for line in examples.lines}
         self.spoken = [name for name in assembly.tokens.spoken if name in found]
@@ -235,12 +241,6 @@ class _Run:
     def _captions(self) -> Stage:
         training = self.recipe.training
         inputs = training_inputs(self.assembly, self.photos)
-        texts = tokenise_texts(
-            self.train_set.texts if self.recipe.beside.texts else (), self.assembly.tokens,
-            max_tokens=self.recipe.data.max_tokens, bounds=self.bounds,
-        )  # fmt: skip
-        captions = [(line.language, line.ids) for line in self.examples.lines]
-        words = own_words(self.model, captions + [(text.language, text.ids) for text in texts])
         order = Order(
             self.examples, batch=training.batch, captions_a_photo=training.captions_a_photo,
             seed=training.seed,
@@ -253,8 +253,8 @@ class _Run:
             objective=CaptionObjective(
                 self.model,
                 label_smoothing=training.label_smoothing,
-                beside=losses_beside(self.assembly, self.examples, texts, words),
-                words=words,
+                beside=losses_beside(self.assembly, self.examples, self.texts, self.words),
+                words=self.words,
             ),
             batches=self._batches(order, inputs),
             steps=steps,

@@ -33,7 +33,7 @@ START, STOP, EN, DE = 0, 1, 10, 11
 def captioner() -> CaptionModel:
     torch.manual_seed(0)
     decoder = CrossAttentionDecoder(
-        CrossAttentionConfig(vocab_size=12, width=16, layers=1, heads=2, positions=12)
+        CrossAttentionConfig(vocab_size=12, width=16, layers=1, heads=2, positions=12, languages=2)
     )
     mapper = MLPMapper(MLPConfig(input_width=6, rows=2, width=16))
     return CaptionModel(
