@@ -163,8 +163,9 @@ class _Run:
             train_set.texts if self.recipe.beside.texts else (), assembly.tokens,
             max_tokens=self.recipe.data.max_tokens, bounds=self.bounds,
         )  # fmt: skip
-        said = [(line.language, line.ids) for line in (*examples.lines, *self.texts)]
-        self.words = own_words(self.model, said)
+        captions = [(line.language, line.ids) for line in examples.lines]
+        captions += [(text.language, text.ids) for text in self.texts]
+        self.words = own_words(self.model, captions)
         # A captioner that training goes on from may speak more languages than the data has.
         found = {line.language for line in examples.lines}
         self.spoken = [name for name in assembly.tokens.spoken if name in found]
