@@ -40,6 +40,7 @@ MAPPERS = {
     "flickr8k-lstm": None,
     "flickr8k-quick": None,
     "flickr8k-smollm2": 3_610_752,
+    "flickr8k-text-only": None,
     "flickr8k-transformer": None,
     "inception-lstm": 2048 * 256 + 256,
     "languages": None,
@@ -60,7 +61,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_these_are_the_recipes() -> None:
-    assert len(RECIPES) == len(MAPPERS) == 16
+    assert len(RECIPES) == len(MAPPERS) == 17
     assert {path.stem for path in RECIPES} == set(MAPPERS)
 
 
