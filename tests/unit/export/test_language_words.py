@@ -63,7 +63,7 @@ def test_words_are_those_of_the_language_asked_for(
         for token, words in ((EN, ENGLISH), (DE, GERMAN)):
             found = decode(engine, PREFIX, strategy, rules(token))
             said = {word for rows in found for row in rows for word in row.token_ids}
-            assert len(said) > 1
+            assert said
             assert said <= words
         free = decode(engine, PREFIX, strategy, rules())
         assert {word for rows in free for row in rows for word in row.token_ids} & {2, 3, 4}
