@@ -55,12 +55,12 @@ def choose_strategy(options: DecodingOptions, default: Strategy) -> Strategy:
     strategy = _strategy(options, default)
     if options.rerank is None:
         return strategy
-    found = getattr(strategy, "size" if isinstance(strategy, Beam) else "candidates", 1)
-    if not isinstance(strategy, Beam | Sample) or found < 2:
-        raise ConfigError(
-            "--rerank puts several captions in order; give --beam 2 or more, or --sample --num 2"
-        )
-    return replace(strategy, rerank=options.rerank)
+    match strategy:
+        case Beam(size=found) | Sample(candidates=found) if found > 1:
+            return replace(strategy, rerank=options.rerank)
+    raise ConfigError(
+        "--rerank puts several captions in order; give --beam 2 or more, or --sample --num 2"
+    )
 
 
 def _strategy(options: DecodingOptions, default: Strategy) -> Strategy:

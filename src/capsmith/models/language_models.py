@@ -151,8 +151,7 @@ class CrossAttentionDecoder(nn.Module):
 
     The word embeddings are tied to the output head. `logits` scores whole captions for training;
     `forward` is one step of decoding with the cache as explicit inputs and outputs. A row that was
-    asked for in a language is continued in that language's words alone: what a photo shows is else
-    said in the language that has seen such photos, whatever was asked for.
+    asked for in a language is continued in that language's words alone (`keep_to`).
     """
 
     own_words: Tensor
@@ -199,7 +198,10 @@ class CrossAttentionDecoder(nn.Module):
         ] + asked
 
     def keep_to(self, words: Mapping[int, Tensor]) -> None:
-        """Add to the words of languages, int64 (n,) by the token that asks for the language."""
+        """Add to the words of all languages, in their order.
+
+        words: int64 (n,) by the token that asks for the language.
+        """
         for row, (token, added) in enumerate(words.items(), 1):
             known = self.own_words[row]
             if known.all():  # nothing was told of it yet

@@ -35,8 +35,10 @@ class OwnWords:
         return told.to(device)
 
 
-def own_words(captioner: CaptionModel, captions: Iterable[tuple[str, Iterable[int]]]) -> OwnWords:
-    """The words of captions, each a language and token ids, which decoding keeps to from now on.
+def keep_to_own_words(
+    captioner: CaptionModel, captions: Iterable[tuple[str, Iterable[int]]]
+) -> OwnWords:
+    """Let decoding keep to the words of captions, each a language and token ids.
 
     None are kept for one language, or for a language model that scores all its tokens at once.
     """

@@ -34,7 +34,7 @@ from capsmith.training.objectives import (
     Spoken,
     rewarded,
 )
-from capsmith.training.own_words import own_words
+from capsmith.training.own_words import keep_to_own_words
 from capsmith.training.report import Metrics, draw_curves
 from capsmith.training.schedule import Schedule
 from capsmith.training.splits import read_splits
@@ -165,7 +165,7 @@ class _Run:
         )  # fmt: skip
         captions = [(line.language, line.ids) for line in examples.lines]
         captions += [(text.language, text.ids) for text in self.texts]
-        self.words = own_words(self.model, captions)
+        self.words = keep_to_own_words(self.model, captions)
         # A captioner that training goes on from may speak more languages than the data has.
         found = {line.language for line in examples.lines}
         self.spoken = [name for name in assembly.tokens.spoken if name in found]

@@ -29,7 +29,7 @@ from capsmith.errors import (  # noqa: E402
 from capsmith.export.graphs import export_encoder  # noqa: E402
 from capsmith.models.encoder_names import EncoderSpec, open_encoder, parse_spec  # noqa: E402
 from capsmith.models.feature_encoder import TorchFeatureEncoder, hash_of_weights  # noqa: E402
-from tests.bundles import toy_bundle  # noqa: E402
+from tests.bundles import toy_bundle, toy_description  # noqa: E402
 from tests.datasets import write_photos  # noqa: E402
 from tests.photos import photo  # noqa: E402
 
@@ -86,6 +86,14 @@ def test_a_bundle_whose_encoder_has_no_module_says_so(tmp_path: Path) -> None:
     folder = toy_bundle(tmp_path / "toy").folder
     with pytest.raises(BundleError, match="cannot be made a module again"):
         open_encoder(EncoderSpec(family="shipped", name=str(folder)))
+
+
+def test_a_mean_of_patches_is_no_output_of_an_encoder(tmp_path: Path) -> None:
+    described = {"name": "efficientnet-lite:lite0:patches", "embedding": "mean"}
+    encoder = {**toy_description()["encoder"], **described}
+    folder = toy_bundle(tmp_path / "toy", changes={"encoder": encoder}).folder
+    with pytest.raises(ConfigError, match="embeds a picture by the mean of its features"):
+        open_encoder(EncoderSpec(family="shipped", name=str(folder), output="embedding"))
 
 
 def test_the_published_weights_of_the_package_or_a_file() -> None:

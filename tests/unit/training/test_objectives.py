@@ -25,7 +25,7 @@ from capsmith.training.objectives import (  # noqa: E402
     Spoken,
     rewarded,
 )
-from capsmith.training.own_words import OwnWords, own_words  # noqa: E402
+from capsmith.training.own_words import OwnWords, keep_to_own_words  # noqa: E402
 
 START, STOP, EN, DE = 0, 1, 10, 11
 
@@ -60,7 +60,7 @@ def test_words_told_from_all_tokens_are_the_same_loss_in_any_grouping() -> None:
 def test_words_are_told_from_their_languages_and_from_others_that_are_drawn() -> None:
     model = captioner()
     seen = batch(model)
-    words = own_words(model, [("en", (2, 3)), ("de", (5, 6)), ("en", (4,)), ("de", (7,))])
+    words = keep_to_own_words(model, [("en", (2, 3)), ("de", (5, 6)), ("en", (4,)), ("de", (7,))])
     own = words.tokens
     assert own["en"].tolist() == [STOP, 2, 3, 4]
     alone = CaptionObjective(model, label_smoothing=0.0, words=replace(words, others=0))
