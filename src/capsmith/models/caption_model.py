@@ -185,14 +185,23 @@ class CaptionModel(nn.Module):
         labels = self.labels(tokens, mask, hidden.shape[1])
         is_trained = labels[:, 1:] != IGNORED
         read, told = hidden[:, :-1][is_trained], labels[:, 1:][is_trained]
-        if among is None:
-            logits = self.reader.head(read)
-        else:
-            logits = cast(CrossAttentionDecoder, self.language_model).head_of(read, among)
-            place = told.new_full((self.reader.vocab_size,), IGNORED)
-            place[among] = torch.arange(len(among), device=told.device)
-            told = place[told]
+        logits, told = self.told_apart(read, told, among)
         return F.cross_entropy(logits.float(), told, label_smoothing=label_smoothing)
+
+    def told_apart(
+        self, hidden: Tensor, tokens: Tensor, among: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, n) of the tokens that a word is told from, and which of them it is, (N,).
+
+        hidden: (N, width); tokens: int64 (N,); among: as in `prefix_loss`.
+        """
+        if among is None:
+            return self.reader.head(hidden), tokens
+        among = among.to(tokens.device)
+        logits = cast(CrossAttentionDecoder, self.language_model).head_of(hidden, among)
+        place = tokens.new_full((self.reader.vocab_size,), IGNORED)
+        place[among] = torch.arange(len(among), device=tokens.device)
+        return logits, place[tokens]
 
     def labels(self, tokens: Tensor, mask: Tensor, positions: int) -> Tensor:
         """What each of a row's positions holds, int64 (N, positions), `IGNORED` where not trained.

@@ -96,21 +96,29 @@ class Spoken:
     """What captions in one language are rewarded by, and how they are searched.
 
     photos: index of a photo in the examples -> its index in the reward. weights: of the same
-    photos, how often they are captioned in the language, beside others.
+    photos, how often they are captioned in the language, beside others. words: int64 (n,), the
+    tokens that decoding keeps to in the language; None for all.
     """
 
     reward: CiderD
     rules: Rules
     photos: Mapping[int, int]
     weights: Mapping[int, float]
+    words: Tensor | None = None
 
 
 def rewarded(
-    examples: Examples, language: str, rules: Rules, *, stop: int, times: float = 1.0
+    examples: Examples,
+    language: str,
+    rules: Rules,
+    *,
+    stop: int,
+    times: float = 1.0,
+    words: Tensor | None = None,
 ) -> Spoken:
     """Photos with captions in a language, and what captions of them are rewarded by.
 
-    times: a factor of the captions' weights.
+    times: a factor of the captions' weights; words: as `Spoken` has them.
     """
     references: list[list[tuple[int, ...]]] = []
     photos: dict[int, int] = {}
@@ -122,7 +130,7 @@ def rewarded(
             photos[photo] = len(references)
             weights[photo] = times * sum(line.weight for line in lines)
             references.append([(*line.ids, stop) for line in lines[:_REFERENCES]])
-    return Spoken(CiderD(references), rules, photos, weights)
+    return Spoken(CiderD(references), rules, photos, weights, words)
 
 
 class RewardObjective(Objective):
@@ -144,7 +152,7 @@ class RewardObjective(Objective):
             loss, _ = self_critical_loss(
                 model, prefix[rows], spoken.reward,
                 [spoken.photos[batch.photos[row]] for row in rows],
-                rules=spoken.rules, captions=self.captions,
+                rules=spoken.rules, captions=self.captions, among=spoken.words,
             )  # fmt: skip
             total = total + loss * len(rows) / len(batch.photos)
         return {"ranking": total}

@@ -302,7 +302,10 @@ class _Run:
             tokenizer=self.desk.validator.tokenizer,
         )  # fmt: skip
         times = self.recipe.self_critical.languages.get(language, 1.0)
-        return rewarded(self.examples, language, rules, stop=self.model.end_token, times=times)
+        return rewarded(
+            self.examples, language, rules, stop=self.model.end_token, times=times,
+            words=self.words.tokens.get(language),
+        )  # fmt: skip
 
     def _batches(self, order: Order, inputs: Inputs) -> Batches:
         tracker = self.desk.tracker

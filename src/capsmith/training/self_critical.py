@@ -24,6 +24,7 @@ def self_critical_loss(
     *,
     rules: Rules,
     captions: int = 5,
+    among: Tensor | None = None,
 ) -> tuple[Tensor, float]:
     """REINFORCE on CIDEr-D over a photo's beams, with their mean as baseline.
 
@@ -32,7 +33,8 @@ def self_critical_loss(
     is to rank first what scores best, and not to avoid what no search would find. prefix: float32
     (B, P, width); photos: the reward's photo index of each row; rules: how captions are searched,
     with one stop token, which counts as a word in captions and references alike, so that breaking
-    off costs. The search sees no dropout; the gradient is taken in the mode that the model is in.
+    off costs; among: int64 (n,), the tokens that the search keeps to, by default all. The search
+    sees no dropout; the gradient is taken in the mode that the model is in.
     Returns the loss and the mean reward (CIDEr-D, 1.0 is 100 points).
     """
     mode = model.training
@@ -53,8 +55,9 @@ def self_critical_loss(
     read = tokens[:, :-1].clamp(min=0)
     hidden = model.reader.hidden(read, prefix, of_photo.to(device))
     is_real = targets != -100
-    logits = model.reader.head(hidden[:, -targets.shape[1] :][is_real])
-    losses = torch.nn.functional.cross_entropy(logits, targets[is_real], reduction="none")
+    read = hidden[:, -targets.shape[1] :][is_real]
+    logits, told = model.told_apart(read, targets[is_real], among)
+    losses = torch.nn.functional.cross_entropy(logits, told, reduction="none")
     weights = advantage.to(device)[:, None].expand_as(is_real)[is_real]
     return (weights * losses).sum() / is_real.sum(), scores.mean().item()
 

@@ -14,10 +14,12 @@ from capsmith.training.self_critical import advantages, searched, self_critical_
 START, STOP = 1, 2
 
 
-def speaker():
+def speaker(languages: int = 0):
     """A captioner of which the mapper passes 2 x 16 features on."""
     mapper = MLPMapper(MLPConfig(input_width=32, rows=2, width=16))
-    config = CrossAttentionConfig(vocab_size=12, width=16, layers=1, heads=2, positions=12)
+    config = CrossAttentionConfig(
+        vocab_size=12, width=16, layers=1, heads=2, positions=12, languages=languages
+    )
     decoder = CrossAttentionDecoder(config)
     return CaptionModel(mapper, decoder, start_tokens=[START], end_token=STOP)
 
@@ -74,3 +76,23 @@ def test_the_gradient_prefers_the_better_of_two_captions():
             if parameter.grad is not None:
                 parameter -= 0.01 * parameter.grad
     assert margin() > before
+
+
+def test_a_language_s_words_are_weighed_among_themselves():
+    torch.manual_seed(0)
+    model = speaker(languages=1).eval()
+    decoder = model.language_model
+    asks, words = 11, torch.tensor([STOP, 4, 5, 6])
+    decoder.keep_to({asks: words})
+    prefix = torch.randn(1, 2, 16)
+    rules = Rules(prompt=(START, asks), stop=frozenset({STOP}), max_tokens=4)
+    rows, _ = searched(model, prefix, rules, captions=2)
+    assert set().union(*rows) <= set(words.tolist())
+    reward = CiderD([[rows[0]], [rows[1]]])
+    loss, _ = self_critical_loss(model, prefix, reward, [0], rules=rules, captions=2, among=words)
+    loss.backward()
+    others = [token for token in range(12) if token not in words]
+    assert loss.isfinite()
+    assert decoder.bias.grad is not None
+    assert decoder.bias.grad[words].abs().max() > 0
+    assert (decoder.bias.grad[others] == 0).all()
