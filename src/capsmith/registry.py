@@ -14,7 +14,7 @@ from capsmith.bundle import DESCRIPTION_NAME, Bundle, Encoder, Preprocessing, Ve
 from capsmith.errors import BundleError
 from capsmith.file_hashes import cache_folder
 
-DEFAULT = "embedded-en"
+DEFAULT = "embedded"
 HUB = "hub:"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?", re.ASCII)
 

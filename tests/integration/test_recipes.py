@@ -43,9 +43,7 @@ MAPPERS = {
     "flickr8k-text-only": None,
     "flickr8k-transformer": None,
     "inception-lstm": 2048 * 256 + 256,
-    "languages": None,
 }
-NAMES = {"embedded": "embedded-en", "languages": "embedded"}
 TOWER = ROOT / "recipes" / "embedded" / "text-tower.yaml"
 RECIPES = sorted(
     {*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes").glob("*/*.yaml")} - {TOWER}
@@ -61,7 +59,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_these_are_the_recipes() -> None:
-    assert len(RECIPES) == len(MAPPERS) == 17
+    assert len(RECIPES) == len(MAPPERS) == 16
     assert {path.stem for path in RECIPES} == set(MAPPERS)
 
 
@@ -76,7 +74,7 @@ def test_the_recipe_of_the_text_tower_is_read() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_dry_run(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe.name == NAMES.get(path.stem, path.stem)
+    assert recipe.name == path.stem
     assert parse_recipe(recipe.to_dict(), path) == recipe
     if recipe.encoder.family in ("open-clip", "torchvision"):
         encoder_libraries.require()

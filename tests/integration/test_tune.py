@@ -14,7 +14,7 @@ import capsmith
 from capsmith.data.sources import DataSource, read_data
 from capsmith.evaluate.report import report
 from capsmith.evaluate.statistics import Interval, paired_difference
-from capsmith.training.tune import Comparison, compare
+from capsmith.training.tune import Comparison, compare, language_of
 from tests.datasets import write_photos
 from tests.integration.command import capsmith as run
 
@@ -50,6 +50,15 @@ def test_tuning_learns_the_words_of_ones_own_photos(tmp_path: Path) -> None:
     held_out = [photo.source.picture() for photo in splits["test"]]
     said = {caption.text for caption in tuned.caption_many(held_out)}
     assert said == {"A quilt of colored patches.", "One plain wall."}
+
+
+def test_a_captioner_of_several_languages_is_tuned_in_that_of_the_captions(tmp_path: Path) -> None:
+    captions = str(write_own_photos(tmp_path, 2))
+    german = read_data([DataSource(path=captions, language="de")])
+    assert language_of(german, ("en", "de", "zh")) == "de"
+    assert language_of(german, ("en", "zh")) == "en"
+    both = read_data([DataSource(path=captions), DataSource(path=captions, language="de")])
+    assert language_of(both, ("en", "de", "zh")) == "en"
 
 
 def test_a_captioner_is_not_better_than_itself(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def tune(
     """
     captioner = capsmith.load(model)
     read = read_data(sources, base=base)
-    language = _language(read, captioner.languages)
+    language = language_of(read, captioner.languages)
     manifest = _dealt(read, language)
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / "data.jsonl")
@@ -106,7 +106,7 @@ def compare(
     return Comparison(before, after, paired_difference(*scores), len(photos))
 
 
-def _language(manifest: Manifest, spoken: Sequence[str]) -> str:
+def language_of(manifest: Manifest, spoken: Sequence[str]) -> str:
     """The captioner's first language that the photos have captions in, else its default."""
     found = manifest.languages
     return next((language for language in spoken if language in found), spoken[0])
