@@ -66,6 +66,12 @@ def test_nothing_in_common_is_an_error_whatever_is_allowed(evaluate: Eval) -> No
     assert "here they are called like 1.png, there like dog.jpg" in err[0]
 
 
+def test_punctuation_is_no_caption(evaluate: Eval) -> None:
+    status, _, err = evaluate({**GOOD, "bus.jpg": "..."})
+    assert status == 0
+    assert "1 caption without words, first bus.jpg" in err[0]
+
+
 def test_a_photo_twice(evaluate: Eval) -> None:
     status, _, err = evaluate([*GOOD.items(), ("photos/dog.jpg", "a second")])
     assert (status, len(err)) == (1, 1)
@@ -79,6 +85,21 @@ def test_an_empty_prediction_is_counted_and_scores_nothing(evaluate: Eval) -> No
     scores = {row["photo"]: row["scores"] for row in json.loads(out)["per_photo"]}
     assert scores["cat.jpg"]["CIDEr"] == 0
     assert scores["cat.jpg"]["BLEU-1"] == pytest.approx(0, abs=1e-6)
+
+
+def test_captions_in_another_language_than_the_references(
+    evaluate: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(GOOD)
+    german = tmp_path / "de.jsonl"
+    rows = ({"path": p, "caption": c, "language": "de"} for p, c in GOOD.items())
+    german.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    references = str(tmp_path / "captions.csv")
+    assert run(["eval", str(german), references]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "de.jsonl:1: its language is de, that of captions.csv en" in line
+    assert run(["eval", str(german), references, "--lang", "de-AT"]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_compared_captions_must_be_of_the_same_photos(evaluate: Eval, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from capsmith.data.predictions import Judgement, Prediction, Predictions
 from capsmith.data.references import References
 from capsmith.errors import DataError
 from capsmith.evaluate.join import PhotoNames
-from capsmith.evaluate.languages import rule_of
+from capsmith.evaluate.languages import is_same, rule_of, tokenised
 from capsmith.evaluate.metrics import Captions, Scorer
 from capsmith.evaluate.result import Evaluation, ScoredPhoto
 from capsmith.evaluate.scores import agree, compare, measure, per_caption
@@ -56,14 +56,26 @@ class Joiner:
             else:
                 found[photo] = prediction
         self._tell_missing(source, found, strangers)
-        empty = sum(not prediction.caption for prediction in found.values())
+        self._refuse_another_language(found.values())
+        captions = {photo: prediction.caption for photo, prediction in found.items()}
+        lines = tokenised(list(captions.values()), self.references.language)
+        empty = [photo for photo, line in zip(captions, lines, strict=True) if not line]
         if empty:
-            first = next(p for p in found.values() if not p.caption)
             self.warnings.append(
-                f"{source.name}: {_count(empty, 'caption')} without words, first {first.photo};"
+                f"{source.name}: {_count(len(empty), 'caption')} without words, first {empty[0]};"
                 " they score 0"
             )
-        return {photo: prediction.caption for photo, prediction in found.items()}
+        return captions
+
+    def _refuse_another_language(self, predictions: Iterable[Prediction]) -> None:
+        scored = self.references.language
+        for prediction in predictions:
+            if prediction.language and not is_same(prediction.language, scored):
+                said = prediction.language
+                raise DataError(
+                    f"{prediction.place}: its language is {said}, that of {self.references_from}"
+                    f" {scored}; give references in {said}, or --lang {said} where they are"
+                )
 
     def _tell_missing(
         self, source: Source, found: Mapping[str, Prediction], strangers: Sequence[Prediction]

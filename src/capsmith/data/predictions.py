@@ -23,11 +23,15 @@ _SCORE: Final = ("score", "judgement", "judgment", "rating")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One caption of one photo, which the file calls `photo`; "" is a caption without words."""
+    """One caption of one photo, which the file calls `photo`.
+
+    language: what the file says, "" where it says nothing.
+    """
 
     photo: str
     caption: str
     place: Place
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read COCO's results (`[{"image_id": 42, "caption": "..."}]`), JSON lines, CSV or TSV.
 
     What `capsmith caption` prints is among them, with `--json` and without. The photo and the
-    caption are found by the usual names of such fields; other fields are ignored. Raises
+    caption are found by the usual names of such fields, and `language`; others are ignored. Raises
     `DataError`, which names the line, for an entry that lacks one of them.
     """
     captions: list[Prediction] = []
@@ -63,7 +67,9 @@ def read_predictions(path: Path) -> Predictions:
         if field is None and "error" in entry:
             failed.append(photo)
             continue
-        captions.append(Prediction(photo, _text(entry, field, place), place))
+        said = entry.get("language")
+        language = said if isinstance(said, str) else ""
+        captions.append(Prediction(photo, _text(entry, field, place), place, language))
     if not captions:
         raise DataError(f"{path}: holds no captions; make it again")
     return Predictions(tuple(captions), tuple(failed))
@@ -116,5 +122,6 @@ def _score(entry: Mapping[str, Any], place: Place) -> float:
 
 
 def _lacks(entry: Mapping[str, Any], what: str, usual: str) -> str:
-    names = ", ".join(map(show, entry)) or "none"
+    names = ", ".join(map(show, list(entry)[:8])) or "none"
+    names += f" and {len(entry) - 8} others" if len(entry) > 8 else ""
     return f"no field is known to be the {what} (there are: {names}); call it {usual}"

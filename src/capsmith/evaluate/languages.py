@@ -50,6 +50,11 @@ def is_english(language: str) -> bool:
     return _base(language) == "en"
 
 
+def is_same(first: str, second: str) -> bool:
+    """Whether two codes are of one language, "de-AT" and "de" for instance."""
+    return _base(first) == _base(second)
+
+
 def _base(language: str) -> str:
     return language.lower().replace("_", "-").partition("-")[0]
 

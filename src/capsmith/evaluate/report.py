@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from capsmith.errors import DataError
 from capsmith.evaluate.languages import tokenised
 from capsmith.evaluate.lexical import bleu_statistics, cider_d, rouge_l
 from capsmith.evaluate.statistics import Interval, bleu_intervals, mean_interval
@@ -38,9 +39,13 @@ def report(
 ) -> Report:
     """Score captions as they were written against each photo's references in the same language.
 
-    Raises DataError when the two differ in length, when there is no photo, or when a photo has no
-    reference.
+    Raises DataError when the two differ in length, when there is no photo, when a photo has no
+    reference, or one text stands for a list of them.
     """
+    if isinstance(candidates, str) or any(isinstance(lines, str) for lines in references):
+        raise DataError("one text stands where a list is read; give a list of references a photo")
+    if not candidates:
+        raise DataError("no photos: a report needs at least one caption")
     captions = tokenised(candidates, language)
     lines = iter(tokenised([line for sentences in references for line in sentences], language))
     others = [[next(lines) for _ in sentences] for sentences in references]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -72,7 +73,8 @@ def tables(evaluation: Evaluation) -> Iterator[tuple[str, list[Row]]]:
         rows = [("metric", "Kendall tau-b", "tau-c", "Spearman", "Pearson")]
         for name, agreed in evaluation.agreement.items():
             numbers = (agreed.kendall_b, agreed.kendall_c, agreed.spearman, agreed.pearson)
-            rows.append((name, *(f"{number:.3f}" for number in numbers)))
+            cells = ("-" if math.isnan(number) else f"{number:.3f}" for number in numbers)
+            rows.append((name, *cells))
         yield f"agreement with {evaluation.judgements:,} judgements by people", rows
 
 

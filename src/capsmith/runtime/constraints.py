@@ -17,7 +17,9 @@ def resolve_limits(
     Raises `ConfigError` where the bundle cannot keep to the limits.
     """
     model, defaults = bundle.language_model, bundle.decoding.limits
-    limits = limits or defaults
+    limits = defaults if limits is None else limits
+    if not isinstance(limits, Limits):
+        raise ConfigError(f"limits is {limits!r}; give capsmith.Limits(...)")
     prompt = known_tokens(limits.prompt, "the prompt", bundle=bundle, tokenizer=tokenizer)
     room = model.max_tokens - len(prompt)
     asked = defaults.max_tokens if limits.max_tokens is None else limits.max_tokens
@@ -57,7 +59,11 @@ def _asked(limits: Limits, language: str, bundle: Description) -> tuple[int, ...
                 " captioner that was trained with details"
             )
         return language_tokens
-    return (*language_tokens, *bundle.detail_tokens[limits.detail or "normal"])
+    tokens = bundle.detail_tokens.get(limits.detail or "normal")
+    if tokens is None:
+        known = ", ".join(bundle.detail_tokens)
+        raise ConfigError(f"detail is {limits.detail!r}; choose one of {known}")
+    return (*language_tokens, *tokens)
 
 
 def known_tokens(

@@ -49,6 +49,12 @@ def test_photos_that_score_the_same_leave_no_doubt():
     assert str(interval) == "0.500 [0.500, 0.500]"
 
 
+def test_a_report_reads_lists():
+    for candidates, references in ((["a dog"], ["a dog"]), ("a", [["a"]])):
+        with pytest.raises(DataError, match="one text stands where a list is read"):
+            report(candidates, references)
+
+
 def test_no_photos_are_refused():
     with pytest.raises(DataError, match="no photos"):
         mean_interval(np.zeros(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -32,6 +33,11 @@ def test_details_are_tokens_after_the_languages(tmp_path: Path) -> None:
         limits = Limits(detail=detail, prompt=VOCABULARY[8])
         rules, _ = resolve_limits(limits, "de", bundle=bundle, tokenizer=tokenizer)
         assert rules.prompt == (1, VOCABULARY.index("water"), *TOKENS[detail], 8)
+    wrong: Any = "huge"
+    with pytest.raises(ConfigError, match="detail is 'huge'; choose one of short, normal, long"):
+        captioner.caption(PHOTO, limits=Limits(detail=wrong))
+    with pytest.raises(ConfigError, match="limits is 'huge'; give"):
+        captioner.caption(PHOTO, limits=wrong)
 
 
 def test_a_captioner_without_details_cannot_be_asked(tmp_path: Path) -> None:
