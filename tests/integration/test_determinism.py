@@ -14,17 +14,16 @@ import capsmith
 from capsmith import registry
 from tests.photos import PHOTOS, photo
 
-PICTURES = 500
 Pixels = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
 
-def crops() -> list[Pixels]:
+def crops(count: int) -> list[Pixels]:
     """Parts of real photos, each somewhere else and of another size, so that captions differ."""
     numbers = random.Random(0)
     photos = [photo(name) for name in PHOTOS]
     made = []
-    for index in range(PICTURES):
+    for index in range(count):
         whole = photos[index % len(photos)]
         side = [int(length * numbers.uniform(0.4, 1.0)) for length in whole.size]
         left, top = (
@@ -44,15 +43,15 @@ def in_batches(features: Features) -> Iterator[Features]:
         start += size
 
 
-@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.skipif(not registry.names(), reason="no bundle is embedded in this tree")
-def test_captions_depend_on_the_photo_alone() -> None:
-    pictures = crops()
+@pytest.mark.parametrize("count", [pytest.param(120, marks=pytest.mark.ci), 500])
+def test_captions_depend_on_the_photo_alone(count: int) -> None:
+    pictures = crops(count)
     one, two = (capsmith.load(threads=threads) for threads in (1, 2))
     alone = [one.caption(picture) for picture in pictures]
     assert len({caption.text for caption in alone}) > 20
-    order = random.Random(1).sample(range(PICTURES), PICTURES)
+    order = random.Random(1).sample(range(count), count)
     shuffled = [pictures[index] for index in order]
     runs = [two.caption_many(shuffled, batch_size=8)]
     for captioner in (one, two):
