@@ -147,7 +147,7 @@ class TextsWithHints(nn.Module):
             rows = [row for row, spoken in enumerate(drawn) if spoken == language]
             loss = model.prefix_loss(
                 prefix[rows], tokens[rows].to(device), mask[rows].to(device),
-                prefix_mask=prefix_mask[rows], among=self.words.among(language, device),
+                prefix_mask=prefix_mask[rows], among=self.words.among(language),
                 label_smoothing=self.label_smoothing,
             )  # fmt: skip
             size = int(mask[rows].sum()) - len(rows) * model.prompt_length

@@ -80,11 +80,7 @@ class CaptionObjective(Objective):
                 language: (spoken == token).nonzero()[:, 0]
                 for language, token in self.captioner.language_tokens.items()
             }
-            return [
-                (own, self.words.among(language, spoken.device))
-                for language, own in rows.items()
-                if len(own)
-            ]
+            return [(own, self.words.among(language)) for language, own in rows.items() if len(own)]
         order = lengths.argsort()
         if int(lengths[order[len(order) // 2]]) >= 0.8 * int(lengths.max()):
             return [(order, None)]

@@ -26,13 +26,13 @@ class OwnWords:
     size: int
     others: int = _OTHERS
 
-    def among(self, language: str, device: torch.device) -> Tensor | None:
+    def among(self, language: str) -> Tensor | None:
         """The tokens to tell a word of a language from; None for all."""
         if language not in self.tokens:
             return None
         drawn = torch.randint(self.size, (self.others,))
         told: Tensor = torch.unique(torch.cat([self.tokens[language], drawn]))
-        return told.to(device)
+        return told
 
 
 def keep_to_own_words(
